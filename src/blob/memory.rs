@@ -1,0 +1,1 @@
+//! A Blob store in memory, stricter than the service.

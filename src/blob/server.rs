@@ -1,0 +1,1 @@
+//! Serves any [`super::BlobStore`] over the Vercel Blob HTTP API.

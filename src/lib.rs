@@ -1,0 +1,32 @@
+//! `migrate` moves an application's data from Vercel Blob to DynamoDB while the application runs, proves
+//! at every step that nothing was lost, and can go back.
+//!
+//! The modules, in the order in which the data flows:
+//!
+//! - [`plan`]: `migration-plan.md`, which every command executes
+//! - [`blob`]: Vercel Blob: the trait of a store, the HTTP client, the server, the in-memory store
+//! - `snapshot`: the export: one SQLite file of bodies by ETag
+//! - [`mapping`]: from a blob to its items, and back
+//! - [`value`], [`target`]: DynamoDB's values; the two tables behind one trait
+//! - [`protocol`]: the decisions, pure
+//! - `converge`: the operation that makes the mirror of one pathname equal to its authority
+//! - `backfill`: the bulk caller of converge
+//! - `sweep`: lists both sides, finds drift, repairs it
+//! - `gate`: checks and their evidence
+//! - `cutover`: phase, read mode, epoch
+//! - `cli`: one file per command
+//!
+//! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
+
+pub mod blob;
+pub mod clock;
+pub mod digest;
+pub mod error;
+pub mod event;
+pub mod mapping;
+pub mod plan;
+pub mod protocol;
+pub mod target;
+pub mod value;
+
+pub use error::{Error, ErrorKind, Exit, Result};

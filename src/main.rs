@@ -1,0 +1,3 @@
+//! The `migrate` command: parse, run, report, exit code.
+
+fn main() {}

@@ -1,0 +1,229 @@
+//! `converge`: make the mirror of one pathname equal to its authority, by compare-and-set on the rev.
+//!
+//! [`Converge`] is the operation as a state machine. Its driver does what [`Converge::next`] asks and
+//! reports what came of it; it never decides anything. The proof is in the order of the two reads and in
+//! the rev: whoever looked earlier, however late its request lands, fails. So there is no second look
+//! here, and one look at the authority for a write.
+
+use super::Rules;
+
+/// On whose behalf a pathname is converged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// Backfill or sweep: equal sides are left alone.
+    Reconcile,
+    /// An intent: an equal state is written again under a new rev, so that older requests fail.
+    Intent,
+    /// A repair: the whole transaction runs again under a new rev, whatever the anchor says.
+    Repair,
+}
+
+/// What was seen of a pathname's anchor. `V` is a version (ETag, time, mapping digest), `R` a rev.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Mirror<V, R> {
+    /// No anchor was ever written.
+    Unknown,
+    /// The mirror holds this version, or quarantined it.
+    Settled {
+        /// The anchor's rev.
+        rev: R,
+        /// The version that it speaks of.
+        version: V,
+    },
+    /// A large change was begun and not finished.
+    Pending {
+        /// The anchor's rev.
+        rev: R,
+    },
+    /// The mirror holds nothing, and says so.
+    Tombstone {
+        /// The anchor's rev.
+        rev: R,
+    },
+}
+
+impl<V, R> Mirror<V, R> {
+    /// The rev that a write must still find.
+    pub const fn rev(&self) -> Option<&R> {
+        match self {
+            Self::Unknown => None,
+            Self::Settled { rev, .. } | Self::Pending { rev } | Self::Tombstone { rev } => Some(rev),
+        }
+    }
+}
+
+/// What a transaction is to make of the mirror.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Change<V> {
+    /// Only a new rev; items stay.
+    Renew,
+    /// Items and anchor of this version.
+    Hold(V),
+    /// No items, and an anchor that says so.
+    Tombstone,
+    /// No items and no anchor. Only unsound rules ask for it.
+    Forget,
+}
+
+/// What the driver is to do next.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Next<V, R> {
+    /// Read the anchor, consistently; answer with [`Converge::mirror`].
+    ReadMirror,
+    /// Read the authority, past every cache; answer with [`Converge::authority`].
+    ReadAuthority,
+    /// Apply this in one transaction with a new rev, if the anchor's rev is still `expected` (none: if
+    /// there is no anchor); answer with [`Converge::written`].
+    Write {
+        /// What to make of the mirror.
+        change: Change<V>,
+        /// The rev that must still be there.
+        expected: Option<R>,
+    },
+    /// It is over.
+    Done(Done),
+}
+
+/// How a converge ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Done {
+    /// Both sides were equal already; nothing was written.
+    Equal,
+    /// The mirror was written and is equal to what the authority held when it was read.
+    Written,
+    /// Others kept writing, or no outcome could be learnt. The intent stays, and the key is `Unverified`.
+    GaveUp,
+}
+
+/// What came of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Written<R> {
+    /// It was applied.
+    Applied,
+    /// Its condition did not hold. `found` is the rev that is there now.
+    Refused {
+        /// The rev in the way.
+        found: Option<R>,
+    },
+    /// No reply: it may have been applied, may yet be, or never.
+    Unknown,
+}
+
+/// The operation, between two steps.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Converge<V, R> {
+    rules: Rules,
+    purpose: Purpose,
+    attempts_left: u8,
+    step: Step<V, R>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Step<V, R> {
+    Look { mirror: Option<Mirror<V, R>>, authority: Option<Option<V>> },
+    Writing { change: Change<V>, expected: Option<R> },
+    Over(Done),
+}
+
+impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
+    /// Begins; gives up after `attempts` rounds (at least one).
+    #[must_use]
+    pub const fn new(rules: Rules, purpose: Purpose, attempts: u8) -> Self {
+        Self { rules, purpose, attempts_left: attempts, step: Step::Look { mirror: None, authority: None } }
+    }
+
+    /// What to do now.
+    #[must_use]
+    pub fn next(&self) -> Next<V, R> {
+        match &self.step {
+            Step::Look { mirror: None, authority: None } if self.rules.mirror_first => Next::ReadMirror,
+            Step::Look { authority: None, .. } => Next::ReadAuthority,
+            Step::Look { .. } => Next::ReadMirror,
+            Step::Writing { change, expected } => {
+                Next::Write { change: change.clone(), expected: expected.clone() }
+            }
+            Step::Over(done) => Next::Done(*done),
+        }
+    }
+
+    /// The anchor was read.
+    pub fn mirror(&mut self, seen: Mirror<V, R>) {
+        if let Step::Look { mirror, .. } = &mut self.step {
+            *mirror = Some(seen);
+        }
+        self.judge();
+    }
+
+    /// The authority was read; none where it holds nothing that is mapped.
+    pub fn authority(&mut self, seen: Option<V>) {
+        if let Step::Look { authority, .. } = &mut self.step {
+            *authority = Some(seen);
+        }
+        self.judge();
+    }
+
+    /// The body of the version that was seen is gone: look again.
+    pub fn body_gone(&mut self) {
+        self.again();
+    }
+
+    /// The transaction with the new rev `ours` ended like this.
+    pub fn written(&mut self, ours: &R, outcome: &Written<R>) {
+        match outcome {
+            Written::Applied => self.step = Step::Over(Done::Written),
+            // An earlier attempt of this very request was applied, and its reply was lost.
+            Written::Refused { found: Some(found) } if found == ours => self.step = Step::Over(Done::Written),
+            // Sending it again from a fresh look is safe: if the lost one lands after all, one of the
+            // two fails on the rev.
+            Written::Refused { .. } | Written::Unknown => self.again(),
+        }
+    }
+
+    fn again(&mut self) {
+        self.attempts_left = self.attempts_left.saturating_sub(1);
+        self.step = if self.attempts_left == 0 {
+            Step::Over(Done::GaveUp)
+        } else {
+            Step::Look { mirror: None, authority: None }
+        };
+    }
+
+    fn judge(&mut self) {
+        let Step::Look { mirror: Some(mirror), authority: Some(authority) } = &self.step else { return };
+        let expected = mirror.rev().cloned();
+        self.step = match decide(self.rules, self.purpose, mirror, authority.as_ref()) {
+            None => Step::Over(Done::Equal),
+            Some(change) => Step::Writing { change, expected },
+        };
+    }
+}
+
+/// What a transaction must make of the mirror, given both sides; nothing where they are equal and
+/// nobody asks for more.
+#[must_use]
+pub fn decide<V: Clone + Eq, R>(
+    rules: Rules,
+    purpose: Purpose,
+    mirror: &Mirror<V, R>,
+    authority: Option<&V>,
+) -> Option<Change<V>> {
+    let absent = if rules.tombstones { Change::Tombstone } else { Change::Forget };
+    let equal = match (mirror, authority) {
+        (Mirror::Settled { version, .. }, Some(held)) => version == held,
+        (Mirror::Tombstone { .. } | Mirror::Unknown, None) => true,
+        (Mirror::Pending { .. }, _)
+        | (Mirror::Settled { .. }, None)
+        | (Mirror::Tombstone { .. } | Mirror::Unknown, Some(_)) => false,
+    };
+    let whole = authority.map_or(absent, |held| Change::Hold(held.clone()));
+    match (equal, purpose) {
+        (false, _) => Some(whole),
+        (true, Purpose::Reconcile) => None,
+        (true, Purpose::Repair) if authority.is_none() && mirror.rev().is_none() => None,
+        (true, Purpose::Repair) => Some(whole),
+        (true, Purpose::Intent) if !rules.renew_on_intent => None,
+        // Where both sides are absent there may be no anchor to renew: a tombstone gets one.
+        (true, Purpose::Intent) if authority.is_none() => rules.tombstones.then_some(Change::Tombstone),
+        (true, Purpose::Intent) => Some(Change::Renew),
+    }
+}

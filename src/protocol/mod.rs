@@ -1,0 +1,56 @@
+//! The decisions of the protocol, as pure functions: from what was seen to what to do next.
+//!
+//! Nothing in here does I/O, reads a clock or draws a random number. The async code (`converge`,
+//! `backfill`, `sweep`, `cutover`) drives these functions against the stores, and the model checker
+//! (`examples/model`) drives the same functions through every interleaving.
+//!
+//! Read next: [`converge`] for the one operation, [`phase`] for the read mode.
+
+pub mod converge;
+pub mod phase;
+
+use serde::{Deserialize, Serialize};
+
+/// The rules that make the protocol sound. They are values so that the model checker can take one out
+/// and show what goes wrong; production code has only [`Rules::SOUND`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rules {
+    /// The mirror is read before the authority. Without it, a slow reader's compare-and-set compares
+    /// nothing (trace A5).
+    pub mirror_first: bool,
+    /// A converge on behalf of an intent renews the rev even where both sides are equal. Without it,
+    /// an older request that is still in flight finds the rev it expects (trace A6).
+    pub renew_on_intent: bool,
+    /// A deletion leaves an anchor with a rev of its own. Without it, absence repeats (trace A7).
+    pub tombstones: bool,
+}
+
+impl Rules {
+    /// All rules: what production runs.
+    pub const SOUND: Self = Self { mirror_first: true, renew_on_intent: true, tombstones: true };
+}
+
+/// The revision of an anchor: unique for every write, never repeated. 32 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Rev(String);
+
+impl Rev {
+    /// A rev that was drawn or read; see [`crate::converge`] for where they are drawn.
+    #[must_use]
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for Rev {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}

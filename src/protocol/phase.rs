@@ -1,0 +1,77 @@
+//! Phases, read mode and authority: which store answers reads, which one is right.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a migration stands. Forward is one step at a time; back is allowed until `Final`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// Reads from Blob; writes are mirrored into DynamoDB.
+    Capture,
+    /// Reads from Blob, compared with DynamoDB.
+    Shadow,
+    /// A share of the reads from DynamoDB.
+    Canary,
+    /// Reads from DynamoDB, which is the authority; writes are mirrored into Blob.
+    Cutover,
+    /// Reads from DynamoDB; nothing is mirrored any more.
+    Final,
+}
+
+/// The store that is right where the two differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Authority {
+    /// Vercel Blob.
+    Source,
+    /// DynamoDB.
+    Target,
+}
+
+impl Phase {
+    /// The store that is right in this phase.
+    #[must_use]
+    pub const fn authority(self) -> Authority {
+        match self {
+            Self::Capture | Self::Shadow | Self::Canary => Authority::Source,
+            Self::Cutover | Self::Final => Authority::Target,
+        }
+    }
+
+    /// Its name in the mode item, in the plan and on the command line.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Capture => "capture",
+            Self::Shadow => "shadow",
+            Self::Canary => "canary",
+            Self::Cutover => "cutover",
+            Self::Final => "final",
+        }
+    }
+}
+
+impl std::fmt::Display for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The number of the present mode: one more with every flip, never less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Epoch(pub u64);
+
+impl Epoch {
+    /// The epoch after this one.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
+impl std::fmt::Display for Epoch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}

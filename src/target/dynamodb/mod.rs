@@ -1,0 +1,1 @@
+//! The target in DynamoDB, through the AWS SDK.

@@ -1,0 +1,1 @@
+//! The embedded DynamoDB engine, served over HTTP on loopback.

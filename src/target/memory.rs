@@ -1,0 +1,1 @@
+//! The target in memory, for unit and property tests.
