@@ -36,6 +36,11 @@ pub enum Condition {
         /// What it must be.
         value: Value,
     },
+    /// An item has this key, and nothing is at this path of it.
+    Missing {
+        /// The attribute, then names inside maps.
+        path: Vec<String>,
+    },
     /// At least one of these.
     Any(Vec<Condition>),
     /// All of these.
@@ -55,16 +60,18 @@ impl Condition {
             Self::Always => true,
             Self::Absent => stored.is_none(),
             Self::Present => stored.is_some(),
-            Self::Equals { path, value } => {
-                let mut names = path.iter();
-                let first = names.next().and_then(|name| stored?.get(name));
-                let found = names.try_fold(first, |found, name| Some(found?.as_m()?.get(name)));
-                found.flatten() == Some(value)
-            }
+            Self::Equals { path, value } => stored.and_then(|item| at(item, path)) == Some(value),
+            Self::Missing { path } => stored.is_some_and(|item| at(item, path).is_none()),
             Self::Any(conditions) => conditions.iter().any(|condition| condition.holds(stored)),
             Self::All(conditions) => conditions.iter().all(|condition| condition.holds(stored)),
         }
     }
+}
+
+/// The value at a path of names inside maps.
+fn at<'a>(item: &'a Item, path: &[String]) -> Option<&'a Value> {
+    let (first, rest) = path.split_first()?;
+    rest.iter().try_fold(item.get(first)?, |value, name| value.as_m()?.get(name))
 }
 
 /// One action of a transaction.

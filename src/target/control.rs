@@ -1,1 +1,0 @@
-//! The control table's rows.

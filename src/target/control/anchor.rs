@@ -1,0 +1,205 @@
+//! Anchors: one row for each pathname, with a rev that never repeats.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Control, names, row};
+use crate::blob::{ETag, Pathname, Version};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::mapping::Quarantine;
+use crate::protocol::Rev;
+use crate::protocol::converge::Mirror;
+use crate::target::store::{Condition, Query, Table, Write};
+use crate::value::{Key, Value};
+
+/// What the mirror holds of one pathname.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anchor {
+    /// The pathname, whole.
+    pub pathname: Pathname,
+    /// The revision of this row: new with every write.
+    pub rev: Rev,
+    /// Whether there is something, and what.
+    #[serde(flatten)]
+    pub state: AnchorState,
+    /// The revision in `_source.rev` of its items: new only when items are written.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub items_rev: Option<Rev>,
+    /// The keys of its items.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub items: Vec<Key>,
+    /// The blob that it was made from; none for a tombstone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<BlobHead>,
+    /// The digest of the entity's rules under which it was mapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mapping: Option<Digest>,
+    /// The retained body, where it is retained.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<BodyRef>,
+    /// Groups that it is a member of. Reserved.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<String>,
+}
+
+/// Whether the mirror holds something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "lowercase")]
+pub enum AnchorState {
+    /// Items of the version in `head`.
+    Live,
+    /// A change of many items that was begun and not finished.
+    Pending,
+    /// Nothing, and knowingly so.
+    Tombstone,
+    /// Nothing, since the version in `head` can't be mapped.
+    Quarantined {
+        /// Why.
+        quarantine: Quarantine,
+    },
+}
+
+/// The blob that an anchor was made from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BlobHead {
+    /// The blob's ETag when the authority was Blob.
+    pub etag: ETag,
+    /// When it was stored.
+    pub uploaded_at: Timestamp,
+    /// Its length in bytes.
+    pub size: u64,
+    /// Its media type.
+    pub content_type: String,
+    /// Its caching rule.
+    pub cache_control: String,
+    /// The digest of its bytes.
+    pub sha256: Digest,
+    /// The MD5 of its bytes, in hexadecimal: the ETag that is answered once DynamoDB is the authority.
+    pub md5: String,
+    /// The ETag that Blob has for these bytes.
+    pub blob_etag: ETag,
+}
+
+/// Where a retained body lies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyRef {
+    /// The rev in the keys of its parts.
+    pub rev: Rev,
+    /// How many parts there are.
+    pub parts: u32,
+}
+
+/// What `converge` compares: the blob's version and the rules that map it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct MappedVersion {
+    /// The blob's version.
+    pub version: Version,
+    /// The digest of its entity's rules.
+    pub mapping: Digest,
+}
+
+impl Anchor {
+    /// A tombstone.
+    #[must_use]
+    pub fn tombstone(pathname: Pathname, rev: Rev) -> Self {
+        Self {
+            pathname,
+            rev,
+            state: AnchorState::Tombstone,
+            items_rev: None,
+            items: Vec::new(),
+            head: None,
+            mapping: None,
+            body: None,
+            groups: Vec::new(),
+        }
+    }
+
+    /// The key of its row.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        names::anchor(&self.pathname)
+    }
+
+    /// The version that it speaks of, where it is live or quarantined.
+    #[must_use]
+    pub fn version(&self) -> Option<MappedVersion> {
+        let head = self.head.as_ref()?;
+        let version = Version { etag: head.etag.clone(), uploaded_at: head.uploaded_at };
+        Some(MappedVersion { version, mapping: self.mapping? })
+    }
+
+    /// What the protocol sees of an anchor, or of its absence.
+    #[must_use]
+    pub fn mirror(anchor: Option<&Self>) -> Mirror<MappedVersion, Rev> {
+        let Some(anchor) = anchor else { return Mirror::Unknown };
+        let rev = anchor.rev.clone();
+        match (&anchor.state, anchor.version()) {
+            (AnchorState::Tombstone, _) => Mirror::Tombstone { rev },
+            (AnchorState::Live | AnchorState::Quarantined { .. }, Some(version)) => {
+                Mirror::Settled { rev, version }
+            }
+            // A row without its version says nothing that could be equal to anything.
+            (AnchorState::Pending | AnchorState::Live | AnchorState::Quarantined { .. }, _) => {
+                Mirror::Pending { rev }
+            }
+        }
+    }
+
+    /// The write that stores it, if the anchor's rev is still `expected` (none: if there is no anchor).
+    #[must_use]
+    pub fn write(&self, expected: Option<&Rev>) -> Write {
+        let condition =
+            expected.map_or(Condition::Absent, |rev| Condition::equals(["rev"], Value::s(rev.as_str())));
+        Write::Put { table: Table::Control, item: row::encode(&self.key(), self), condition }
+    }
+
+    /// The rev of an anchor's row, as a refused transaction found it.
+    #[must_use]
+    pub fn rev_of(item: &crate::value::Item) -> Option<Rev> {
+        item.get("rev").and_then(Value::as_s).map(Rev::new)
+    }
+}
+
+impl Control {
+    /// The anchor of a pathname.
+    ///
+    /// # Errors
+    /// `Corrupt` for a row that this program did not write; what the store reports.
+    pub async fn anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
+        self.get_row(names::anchor(pathname)).await?.map(row::decode).transpose()
+    }
+
+    /// The anchors of pathnames, in their order.
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn anchors<'a>(
+        &self,
+        pathnames: impl IntoIterator<Item = &'a Pathname>,
+    ) -> Result<Vec<Option<Anchor>>> {
+        let keys: Vec<Key> = pathnames.into_iter().map(names::anchor).collect();
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let rows = self.store.get(Table::Control, &keys).await?;
+        rows.into_iter().map(|row| row.map(row::decode).transpose()).collect()
+    }
+
+    /// One page of a shard's anchors, in the order of their names, and where the next one begins.
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn anchors_of_shard(
+        &self,
+        shard: u8,
+        after: Option<Key>,
+    ) -> Result<(Vec<Anchor>, Option<Key>)> {
+        let mut query = Query::partition(names::anchor_partition(shard));
+        query.after = after;
+        let page = self.store.query(Table::Control, &query).await?;
+        let anchors = page.items.into_iter().map(row::decode).collect::<Result<_>>()?;
+        Ok((anchors, page.next))
+    }
+}

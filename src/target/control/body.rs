@@ -1,0 +1,108 @@
+//! Retained bodies: the bytes of a blob, compressed, in parts that fit an item.
+
+use bytes::Bytes;
+
+use super::{Anchor, BodyRef, Control, corrupt, names};
+use crate::blob::Pathname;
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::protocol::Rev;
+use crate::target::store::{CONTROL_PARTITION_KEY, CONTROL_SORT_KEY, Condition, Table, Write};
+use crate::value::{Item, Key, Value};
+
+/// Bodies up to this many bytes are retained; longer ones are rebuilt from their items.
+pub const RETAIN_MAX: usize = 4 * 1024 * 1024;
+/// The largest part in bytes; with its keys it stays well under an item's limit.
+const PART_BYTES_MAX: usize = 300 * 1024;
+/// zstd's own default level: JSON shrinks to a fifth at several hundred MB/s.
+const LEVEL: i32 = 3;
+
+/// The rows that retain a body under `rev`, and the reference to them. None where it is too long.
+#[must_use]
+pub fn encode_body(pathname: &Pathname, rev: &Rev, bytes: &[u8]) -> Option<(BodyRef, Vec<Item>)> {
+    if bytes.len() > RETAIN_MAX {
+        return None;
+    }
+    let packed = zstd::bulk::compress(bytes, LEVEL).expect("invariant: compression into memory succeeds");
+    let rows: Vec<Item> = packed
+        .chunks(PART_BYTES_MAX)
+        .zip(0u32..)
+        .map(|(part, number)| {
+            let key = names::body(pathname, rev, number);
+            Item::from([
+                (CONTROL_PARTITION_KEY.to_owned(), Value::S(key.partition)),
+                (CONTROL_SORT_KEY.to_owned(), Value::S(key.sort)),
+                ("format".to_owned(), Value::n(1)),
+                ("bytes".to_owned(), Value::B(Bytes::copy_from_slice(part))),
+            ])
+        })
+        .collect();
+    let parts = u32::try_from(rows.len()).expect("invariant: at most 4 MiB in parts of 300 KB");
+    Some((BodyRef { rev: rev.clone(), parts }, rows))
+}
+
+impl Control {
+    /// Stores the parts of bodies, before the transactions that name them. Their keys are new, so a
+    /// part that is there already is one of an earlier attempt of the same request.
+    ///
+    /// # Errors
+    /// What the store reports; then none of them is named by anything.
+    pub async fn put_bodies(&self, rows: Vec<Item>) -> Result<()> {
+        if !rows.is_empty() {
+            self.store.insert(Table::Control, rows).await?;
+        }
+        Ok(())
+    }
+
+    /// Removes the parts of a body that nothing names any more. What remains is harmless.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn drop_body(&self, pathname: &Pathname, body: &BodyRef) -> Result<()> {
+        for part in 0..body.parts {
+            let key = names::body(pathname, &body.rev, part);
+            let delete = Write::Delete { table: Table::Control, key, condition: Condition::Always };
+            self.store.transact(&names::token(), vec![delete]).await?;
+        }
+        Ok(())
+    }
+
+    /// The retained bodies of these anchors, in their order, each checked against the anchor's SHA-256;
+    /// none where none is retained.
+    ///
+    /// # Errors
+    /// What the store reports. A missing or damaged part is `Err` inside, for that anchor alone.
+    pub async fn bodies(&self, anchors: &[&Anchor]) -> Result<Vec<Option<Result<Vec<u8>>>>> {
+        let keys: Vec<Key> = anchors
+            .iter()
+            .filter_map(|anchor| anchor.body.as_ref().map(|body| (anchor, body)))
+            .flat_map(|(anchor, body)| {
+                (0..body.parts).map(|part| names::body(&anchor.pathname, &body.rev, part))
+            })
+            .collect();
+        let mut rows = self.store.get(Table::Control, &keys).await?.into_iter();
+        Ok(anchors
+            .iter()
+            .map(|anchor| {
+                let parts = anchor.body.as_ref()?.parts as usize;
+                Some(unpack(anchor, &rows.by_ref().take(parts).collect::<Vec<_>>()))
+            })
+            .collect())
+    }
+}
+
+fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
+    let key = anchor.key();
+    let mut packed = Vec::new();
+    for row in rows {
+        let part = row.as_ref().and_then(|row| row.get("bytes")?.as_b());
+        packed
+            .extend_from_slice(part.ok_or_else(|| corrupt(&key, "a part of its retained body is missing"))?);
+    }
+    let bytes = zstd::bulk::decompress(&packed, RETAIN_MAX)
+        .map_err(|error| corrupt(&key, "its retained body can't be unpacked").source(error))?;
+    match &anchor.head {
+        Some(head) if head.sha256 == Digest::of(&bytes) => Ok(bytes),
+        _ => Err(corrupt(&key, "its retained body is not the one that was stored (SHA-256)")),
+    }
+}

@@ -1,0 +1,101 @@
+//! The control table: the migration's own state, the same rows on every [`TargetStore`].
+//!
+//! | partition / sort | row |
+//! |---|---|
+//! | `HEADER` / `HEADER` | [`Header`]: which stores this table belongs to |
+//! | `MODE` / `MODE` | [`Mode`]: phase, epoch, hold |
+//! | `A#ss` / name | [`Anchor`] of a pathname |
+//! | `B#h` / `rev#n` | a part of a retained body |
+//! | `S#` / id | [`SessionRow`] |
+//! | `I#ss` / id | intents, one for each operation of a gateway |
+//! | `E#` / gate | [`Evidence`], the newest of each gate |
+//! | `W#` / time#id | [`SweepRow`] |
+//! | `L#` / epoch | [`Audit`]: one for each flip |
+//!
+//! `h` is the SHA-256 of the pathname, `ss` its first byte mod 16, the name is the pathname or, above
+//! 960 bytes, its beginning and `h` ([`names`]). `K#h` (pages of item keys) and `G#key` (groups) are
+//! reserved. Every row has `format = 1`.
+//!
+//! This module stores and reads rows. It decides nothing about them.
+
+mod anchor;
+mod body;
+mod mode;
+pub mod names;
+mod record;
+mod row;
+mod session;
+
+use std::sync::Arc;
+
+pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef};
+pub use body::{RETAIN_MAX, encode_body};
+pub use mode::{Audit, Header, Hold, Mode};
+pub use record::{Evidence, SweepRow};
+pub use session::{SessionKind, SessionRow, SessionState};
+
+use super::store::{Outcome, Query, Table, TargetStore};
+use crate::error::{Error, ErrorKind, Result};
+use crate::value::{Item, Key};
+
+/// The control table of one migration.
+#[derive(Clone)]
+pub struct Control {
+    store: Arc<dyn TargetStore>,
+}
+
+impl std::fmt::Debug for Control {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// The control table beside a data table.
+    #[must_use]
+    pub fn new(store: Arc<dyn TargetStore>) -> Self {
+        Self { store }
+    }
+
+    /// The store that holds both tables.
+    #[must_use]
+    pub fn store(&self) -> &Arc<dyn TargetStore> {
+        &self.store
+    }
+
+    async fn get_row(&self, key: Key) -> Result<Option<Item>> {
+        Ok(self.store.get(Table::Control, &[key]).await?.pop().flatten())
+    }
+
+    /// All rows of a partition whose sort keys begin so, in order.
+    async fn rows(&self, partition: &str, sort_prefix: &str) -> Result<Vec<Item>> {
+        let mut query = Query::partition(partition);
+        sort_prefix.clone_into(&mut query.sort_prefix);
+        let mut rows = Vec::new();
+        loop {
+            let page = self.store.query(Table::Control, &query).await?;
+            rows.extend(page.items);
+            if page.next.is_none() {
+                return Ok(rows);
+            }
+            query.after = page.next;
+        }
+    }
+
+    /// Stores one row if its condition holds; says whether it did. A row whose write was applied and
+    /// whose reply was lost counts as stored.
+    async fn put_row(&self, item: Item, condition: super::Condition) -> Result<bool> {
+        let token = names::token();
+        let write = super::Write::Put { table: Table::Control, item: item.clone(), condition };
+        match self.store.transact(&token, vec![write]).await? {
+            Outcome::Applied => Ok(true),
+            Outcome::Refused(refusals) => {
+                Ok(refusals.first().is_some_and(|refusal| refusal.found.as_ref() == Some(&item)))
+            }
+        }
+    }
+}
+
+fn corrupt(key: &Key, message: impl std::fmt::Display) -> Error {
+    Error::new(ErrorKind::Corrupt, "read a row of the control table").key(key).message(message)
+}

@@ -1,0 +1,189 @@
+//! The header, the mode item and the audit log.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{Control, row};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::phase::{Epoch, Phase};
+use crate::target::store::{Condition, Outcome, Table, Write};
+use crate::value::{Key, Value};
+
+/// Which stores a control table belongs to. Written once, compared ever after.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Header {
+    /// The data table.
+    pub table: String,
+    /// The AWS account, where the endpoint tells it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub account: Option<String>,
+    /// The AWS region.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub region: Option<String>,
+    /// The id of the Blob store.
+    pub store: String,
+    /// How many shards anchors are spread over.
+    pub shards: u8,
+}
+
+/// The mode item: which store answers, which one is right, since when.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mode {
+    /// The phase.
+    pub phase: Phase,
+    /// One more with every flip.
+    pub epoch: Epoch,
+    /// Who is about to flip it, if anybody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
+    /// When it was flipped to this phase.
+    pub since: Timestamp,
+    /// The plan under which it was flipped.
+    pub plan_hash: String,
+}
+
+/// A hold: nothing is written until the flip is committed or cancelled.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Unique for each hold.
+    pub id: String,
+    /// The phase to be.
+    pub target: Phase,
+    /// Who set it.
+    pub by: String,
+    /// How long it may last, in milliseconds.
+    pub limit_ms: u64,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Audit {
+    /// When.
+    pub at: Timestamp,
+    /// Who, as the command was told or the machine says.
+    pub who: String,
+    /// The phase before.
+    pub from: Phase,
+    /// The phase after.
+    pub to: Phase,
+    /// The epoch after.
+    pub epoch: Epoch,
+    /// The plan under which it was done.
+    pub plan_hash: String,
+    /// Gate → its evidence in one line.
+    pub evidence: std::collections::BTreeMap<String, String>,
+    /// How long writes were held, in milliseconds.
+    pub pause_ms: u64,
+}
+
+impl Control {
+    /// Writes the header where there is none, else compares it.
+    ///
+    /// # Errors
+    /// `Usage` where the table belongs to other stores.
+    pub async fn ensure_header(&self, header: &Header) -> Result<()> {
+        let key = Key::new("HEADER", "HEADER");
+        if self.put_row(row::encode(&key, header), Condition::Absent).await? {
+            return Ok(());
+        }
+        self.check_header(header).await.map(drop)
+    }
+
+    /// Compares the header; says whether there is one.
+    ///
+    /// # Errors
+    /// `Usage` where the table belongs to other stores.
+    pub async fn check_header(&self, header: &Header) -> Result<bool> {
+        let Some(item) = self.get_row(Key::new("HEADER", "HEADER")).await? else { return Ok(false) };
+        let stored: Header = row::decode(item)?;
+        if stored == *header {
+            return Ok(true);
+        }
+        Err(Error::new(ErrorKind::Usage, "open the control table")
+            .key(format!("{}-migration", header.table))
+            .message(format!(
+                "it belongs to another migration: it was made for {}, not for {}",
+                describe(&stored),
+                describe(header)
+            ))
+            .hint("check the token, the region and the table name; a table serves one store only"))
+    }
+
+    /// The mode item; none before the first command that writes.
+    ///
+    /// # Errors
+    /// `Corrupt`; what the store reports.
+    pub async fn mode(&self) -> Result<Option<Mode>> {
+        self.get_row(mode_key()).await?.map(row::decode).transpose()
+    }
+
+    /// The mode item, written first where there is none.
+    ///
+    /// # Errors
+    /// As [`Control::mode`].
+    pub async fn ensure_mode(&self, initial: &Mode) -> Result<Mode> {
+        if let Some(mode) = self.mode().await? {
+            return Ok(mode);
+        }
+        self.put_row(row::encode(&mode_key(), initial), Condition::Absent).await?;
+        let mode = self.mode().await?;
+        mode.ok_or_else(|| Error::new(ErrorKind::Internal, "write the mode item").message("it is not there"))
+    }
+
+    /// Replaces the mode item, if it is still `seen` (epoch and hold); says whether it was.
+    /// With an audit line, both are stored in one transaction.
+    ///
+    /// # Errors
+    /// What the store reports. After `OutcomeUnknown`, read the mode item again: a hold's id and an
+    /// epoch tell whether it was applied.
+    pub async fn flip(&self, seen: &Mode, to: &Mode, audit: Option<&Audit>) -> Result<bool> {
+        let mut conditions = vec![Condition::equals(["epoch"], Value::n(seen.epoch.0))];
+        match &seen.hold {
+            Some(hold) => conditions.push(Condition::equals(["hold", "id"], Value::s(hold.id.as_str()))),
+            None => conditions.push(Condition::Missing { path: vec!["hold".to_owned()] }),
+        }
+        let item = row::encode(&mode_key(), to);
+        let mut writes = vec![Write::Put {
+            table: Table::Control,
+            item: item.clone(),
+            condition: Condition::All(conditions),
+        }];
+        if let Some(audit) = audit {
+            let key = Key::new("L#", format!("{:012}", audit.epoch.0));
+            writes.push(Write::Put {
+                table: Table::Control,
+                item: row::encode(&key, audit),
+                condition: Condition::Absent,
+            });
+        }
+        match self.store.transact(&super::names::token(), writes).await? {
+            Outcome::Applied => Ok(true),
+            // A lost reply, and the retry found our own write.
+            Outcome::Refused(refusals) => Ok(refusals
+                .iter()
+                .any(|refusal| refusal.action == 0 && refusal.found.as_ref() == Some(&item))),
+        }
+    }
+
+    /// The audit log, oldest first.
+    ///
+    /// # Errors
+    /// `Corrupt`; what the store reports.
+    pub async fn audit(&self) -> Result<Vec<Audit>> {
+        self.rows("L#", "").await?.into_iter().map(row::decode::<Audit>).collect()
+    }
+}
+
+fn mode_key() -> Key {
+    Key::new("MODE", "MODE")
+}
+
+fn describe(header: &Header) -> String {
+    let Header { table, account, region, store, shards } = header;
+    let place = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
+    format!(
+        "store {store} and table {table} (account {}, region {}, {shards} shards)",
+        place(account),
+        place(region)
+    )
+}

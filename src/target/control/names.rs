@@ -1,0 +1,85 @@
+//! Keys of the control table's rows.
+
+use rand::RngExt as _;
+
+use crate::blob::Pathname;
+use crate::digest::Digest;
+use crate::protocol::Rev;
+use crate::value::Key;
+
+/// Into how many partitions anchors and intents are spread. Part of the stored format.
+pub const SHARDS: u8 = 16;
+/// Names up to this many bytes are sort keys as they are (DynamoDB's limit is 1,024).
+const NAME_BYTES_MAX: usize = 960;
+/// What is kept of a longer name, before `~` and 64 digits of its digest.
+const NAME_BYTES_KEPT: usize = 880;
+
+/// The key of a pathname's anchor.
+#[must_use]
+pub fn anchor(pathname: &Pathname) -> Key {
+    let digest = Digest::of(pathname.as_str());
+    Key::new(anchor_partition(digest.as_bytes()[0] % SHARDS), name(pathname, digest))
+}
+
+/// The partition of one shard of the anchors.
+#[must_use]
+pub fn anchor_partition(shard: u8) -> String {
+    format!("A#{shard:02}")
+}
+
+/// The partition of a pathname's retained body.
+#[must_use]
+pub fn body_partition(pathname: &Pathname) -> String {
+    format!("B#{}", Digest::of(pathname.as_str()))
+}
+
+/// The key of one part of a retained body.
+#[must_use]
+pub fn body(pathname: &Pathname, rev: &Rev, part: u32) -> Key {
+    Key::new(body_partition(pathname), format!("{rev}#{part:05}"))
+}
+
+fn name(pathname: &Pathname, digest: Digest) -> String {
+    let text = pathname.as_str();
+    if text.len() <= NAME_BYTES_MAX {
+        return text.to_owned();
+    }
+    let kept = text.floor_char_boundary(NAME_BYTES_KEPT);
+    format!("{}~{digest}", &text[..kept])
+}
+
+/// A new rev: 128 random bits, so it never repeats.
+#[must_use]
+pub fn new_rev() -> Rev {
+    Rev::new(token())
+}
+
+/// A new random name of 32 hexadecimal digits, for ids and request tokens.
+#[must_use]
+pub fn token() -> String {
+    hex::encode(rand::rng().random::<[u8; 16]>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_names_stay_distinct_and_short() {
+        let long = |last: &str| Pathname::new(format!("{}{last}", "é".repeat(500)));
+        let (a, b) = (anchor(&long("a")), anchor(&long("b")));
+        assert_ne!(a.sort, b.sort);
+        assert!(a.sort.len() <= 1024, "{}", a.sort.len());
+        assert!(a.sort.starts_with(&"é".repeat(440)));
+    }
+
+    #[test]
+    fn the_layout_is_fixed() {
+        // A change here is a change of the stored format.
+        let key = anchor(&Pathname::from("signups/a.json"));
+        assert_eq!((key.partition.as_str(), key.sort.as_str()), ("A#03", "signups/a.json"));
+        let key = body(&Pathname::from("a"), &Rev::new("r"), 7);
+        assert_eq!(key.partition, "B#ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
+        assert_eq!(key.sort, "r#00007");
+    }
+}
