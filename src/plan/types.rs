@@ -132,6 +132,19 @@ pub enum StreamView {
     KeysOnly,
 }
 
+impl StreamView {
+    /// Its name in a plan, and in DynamoDB.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NewAndOldImages => "NEW_AND_OLD_IMAGES",
+            Self::NewImage => "NEW_IMAGE",
+            Self::OldImage => "OLD_IMAGE",
+            Self::KeysOnly => "KEYS_ONLY",
+        }
+    }
+}
+
 /// `[[target.index]]`: a global secondary index with string keys.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -2,7 +2,7 @@
 //!
 //! [`TargetStore`] says what DynamoDB can really do that this program needs: consistent reads, and
 //! conditional writes in transactions. [`dynamodb`] implements it with the AWS SDK, [`memory`] in memory.
-//! [`control`] lays the control table's rows out on top of it, the same for every implementation.
+//! [`layout`] holds the limits that all of them check. [`control`] lays the control table's rows out on top of it, the same for every implementation.
 //!
 //! Nothing in here decides *what* to write: that is `protocol` and `mapping`.
 
@@ -10,6 +10,7 @@ pub mod control;
 pub mod dynamodb;
 #[cfg(feature = "embedded")]
 pub mod embedded;
+pub mod layout;
 pub mod memory;
 pub mod store;
 
