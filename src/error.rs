@@ -87,6 +87,45 @@ pub enum Exit {
     Interrupted = 130,
 }
 
+impl Exit {
+    /// All of them, in the order of their codes.
+    pub const ALL: [Self; 9] = [
+        Self::Done,
+        Self::Unexpected,
+        Self::Usage,
+        Self::SomeKeysFailed,
+        Self::GateClosed,
+        Self::DriftFound,
+        Self::WrongPhase,
+        Self::BudgetRefused,
+        Self::Interrupted,
+    ];
+
+    /// The number that the process ends with.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// What it means, as `--help` and the README say it.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Done => "done, nothing to report",
+            Self::Unexpected => "an unexpected failure; nothing that was saved is lost",
+            Self::Usage => "the command line, the plan, the environment or the credentials are wrong",
+            Self::SomeKeysFailed => "some keys failed, the others are done",
+            Self::GateClosed => "a gate is closed",
+            Self::DriftFound => "the two stores differ",
+            Self::WrongPhase => {
+                "the phase or the epoch does not allow this, or another process is in the way"
+            }
+            Self::BudgetRefused => "the request budget does not allow this",
+            Self::Interrupted => "interrupted; a rerun resumes",
+        }
+    }
+}
+
 impl ErrorKind {
     /// The one policy: what this kind means for retrying, for the exit code and for the hint.
     #[must_use]

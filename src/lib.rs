@@ -14,11 +14,12 @@
 //! - `sweep`: lists both sides, finds drift, repairs it
 //! - `gate`: checks and their evidence
 //! - `cutover`: phase, read mode, epoch
-//! - `cli`: one file per command
+//! - [`cli`]: one file per command
 //!
 //! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
 
 pub mod blob;
+pub mod cli;
 pub mod clock;
 pub mod digest;
 pub mod error;

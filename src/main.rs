@@ -1,3 +1,5 @@
 //! The `migrate` command: parse, run, report, exit code.
 
-fn main() {}
+fn main() -> std::process::ExitCode {
+    migrate::cli::main()
+}

@@ -1,1 +1,5 @@
 //! The integration tests: one binary, a module per feature.
+#![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
+
+mod cli;
+mod support;

@@ -1,0 +1,66 @@
+//! Ctrl-C and SIGTERM: the first one lets the command end in good order, the second one ends it.
+
+use tokio_util::sync::CancellationToken;
+
+use super::output::Output;
+use crate::error::Exit;
+
+/// Listens for signals in the background, for as long as the runtime lives.
+pub(crate) fn listen(output: Output) -> CancellationToken {
+    let cancel = CancellationToken::new();
+    let token = cancel.clone();
+    tokio::spawn(async move {
+        if let Err(error) = wait(&output, &token).await {
+            output.warning(format_args!("can't listen for signals: {error}"));
+        }
+    });
+    cancel
+}
+
+async fn wait(output: &Output, cancel: &CancellationToken) -> std::io::Result<()> {
+    let mut signals = Signals::new()?;
+    signals.next().await;
+    output.note("stopping; a rerun resumes (once more to stop at once)");
+    cancel.cancel();
+    signals.next().await;
+    #[expect(clippy::exit, reason = "the user asked twice; what is durable is durable")]
+    std::process::exit(Exit::Interrupted.code().into())
+}
+
+#[cfg(unix)]
+struct Signals {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        // Without a way to hear of it, wait for ever: the system's own handling ends the process.
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}

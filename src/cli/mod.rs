@@ -1,0 +1,141 @@
+//! The command line: one file per command, and what they share.
+//!
+//! To add the command `foo`:
+//! 1. `src/cli/foo.rs`: `#[derive(Debug, clap::Args)] pub(crate) struct Foo`, whose doc comment is its
+//!    help (what it reads and writes, what it prints, an example), and
+//!    `pub(crate) async fn run(args: &Foo, context: &Context) -> anyhow::Result<Exit>`, which prints one
+//!    [`output::Report`] through `context.output.report`.
+//! 2. Here: `mod foo;`, a variant of `Command`, an arm of `Command::run`.
+//! 3. `tests/it/cli.rs`: its help and its failures.
+//!
+//! [`settings`] is the only place that reads the environment, [`output`] the only one that writes to
+//! stdout and stderr, [`interrupt`] the only one that hears signals. Errors of the library pass through
+//! commands as they are: their kind decides the exit code.
+
+#![expect(dead_code, clippy::unused_async, reason = "the commands follow")]
+
+mod context;
+mod flags;
+mod interrupt;
+mod output;
+mod progress;
+mod settings;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use self::context::Context;
+use self::flags::GlobalFlags;
+use self::output::Output;
+use self::settings::Environment;
+use crate::error::{Error, ErrorKind, Exit};
+
+/// Moves an application's data from Vercel Blob to DynamoDB while the application runs
+///
+/// Every command executes the plan, `migration-plan.md`: a page that your team reviews, whose
+/// `toml migrate` blocks say which blobs become which items.
+#[derive(Debug, Parser)]
+#[command(name = "migrate", version, max_term_width = 110, propagate_version = false)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalFlags,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {}
+
+impl Command {
+    async fn run(&self, _context: &Context) -> anyhow::Result<Exit> {
+        match *self {}
+    }
+}
+
+/// Parses the command line, runs the command, and reports how it ended.
+#[must_use]
+pub fn main() -> ExitCode {
+    let exit = match parse() {
+        Ok(cli) => execute(cli),
+        Err(error) => refuse(&error),
+    };
+    ExitCode::from(exit.code())
+}
+
+fn parse() -> Result<Cli, clap::Error> {
+    let matches = Cli::command().after_help(exit_codes()).try_get_matches()?;
+    Cli::from_arg_matches(&matches)
+}
+
+/// The exit codes, for the end of `--help`.
+fn exit_codes() -> String {
+    let mut text = "Exit codes:".to_owned();
+    for exit in Exit::ALL {
+        text += &format!("\n  {:>3}  {}", exit.code(), exit.meaning());
+    }
+    text
+}
+
+/// Prints the help that was asked for, or why the command line is wrong.
+fn refuse(error: &clap::Error) -> Exit {
+    let wants_json = || {
+        let arguments: Vec<_> = std::env::args_os().collect();
+        arguments.iter().any(|argument| argument == "--output=json")
+            || arguments.windows(2).any(|pair| pair[0] == "--output" && pair[1] == "json")
+    };
+    if error.use_stderr() && wants_json() {
+        let text = error.render().to_string();
+        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
+        let failure = Error::new(ErrorKind::Usage, "parse the command line").message(message);
+        return Output::json().failure(&failure.into());
+    }
+    match error.print() {
+        Ok(()) if error.use_stderr() => Exit::Usage,
+        Ok(()) => Exit::Done,
+        Err(_) => Exit::Unexpected,
+    }
+}
+
+fn execute(cli: Cli) -> Exit {
+    let environment = Environment::read();
+    let output = Output::new(&cli.global);
+    log_to(&output, &cli.global, environment.log.as_deref());
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return output.failure(&anyhow::Error::from(error).context("start the runtime")),
+    };
+    let exit = runtime.block_on(async {
+        let cancel = interrupt::listen(output.clone());
+        let context = Context::new(cli.global, environment, output.clone(), cancel);
+        match cli.command.run(&context).await {
+            Ok(exit) => exit,
+            Err(error) => output.failure(&error),
+        }
+    });
+    // A thread that waits for an answer on stdin must not keep the process.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    exit
+}
+
+fn log_to(output: &Output, flags: &GlobalFlags, directives: Option<&str>) {
+    let default = match (flags.quiet, flags.verbose) {
+        (true, _) => "off",
+        (false, 0) => "error",
+        (false, 1) => "warn,migrate=info",
+        (false, 2) => "warn,migrate=debug",
+        (false, _) => "info,migrate=trace",
+    };
+    let filter = EnvFilter::try_new(directives.unwrap_or(default)).unwrap_or_else(|error| {
+        output.warning(format_args!("RUST_LOG is not a log filter: {error}"));
+        EnvFilter::new(default)
+    });
+    let writer = output.clone();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(move || writer.log_writer())
+        .with_ansi(output.bars().is_some())
+        .init();
+}

@@ -1,0 +1,298 @@
+//! What a command runs with: flags, then environment, then plan, resolved once into types.
+//!
+//! [`Environment::read`] is the only place of the program that reads environment variables (the AWS SDK
+//! reads its own). Nothing in here opens a file or a connection.
+
+use std::net::IpAddr;
+
+use secrecy::SecretString;
+
+use super::flags::{GlobalFlags, Override, TargetChoice};
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::SourcePlan;
+
+/// The base URL of the service itself.
+pub(crate) const SERVICE_URL: &str = "https://vercel.com/api/blob";
+
+/// The variables that this program reads. An empty one counts as absent.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Environment {
+    /// `BLOB_READ_WRITE_TOKEN`.
+    pub(crate) blob_token: Option<SecretString>,
+    /// `MIGRATE_BLOB_URL`: the source's base URL for this program alone.
+    pub(crate) migrate_blob_url: Option<String>,
+    /// `VERCEL_BLOB_API_URL`: the official SDKs' variable for the same.
+    pub(crate) vercel_blob_api_url: Option<String>,
+    /// `DYNAMODB_TABLE_NAME`.
+    pub(crate) table: Option<String>,
+    /// `DYNAMODB_ENDPOINT`, else `AWS_ENDPOINT_URL_DYNAMODB`.
+    pub(crate) dynamodb_endpoint: Option<String>,
+    /// `RUST_LOG`.
+    pub(crate) log: Option<String>,
+}
+
+impl Environment {
+    /// Reads the process's environment.
+    #[must_use]
+    pub(crate) fn read() -> Self {
+        Self::from_lookup(variable)
+    }
+
+    fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Self {
+        Self {
+            blob_token: get("BLOB_READ_WRITE_TOKEN").map(SecretString::from),
+            migrate_blob_url: get("MIGRATE_BLOB_URL"),
+            vercel_blob_api_url: get("VERCEL_BLOB_API_URL"),
+            table: get("DYNAMODB_TABLE_NAME"),
+            dynamodb_endpoint: get("DYNAMODB_ENDPOINT").or_else(|| get("AWS_ENDPOINT_URL_DYNAMODB")),
+            log: get("RUST_LOG"),
+        }
+    }
+
+    /// The token of the source store.
+    ///
+    /// # Errors
+    /// `Usage` where it is not set.
+    pub(crate) fn token(&self) -> Result<&SecretString> {
+        self.blob_token.as_ref().ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "read the environment")
+                .message("BLOB_READ_WRITE_TOKEN is not set")
+                .hint("it is on the store's page of the Vercel dashboard, or run `vercel env pull`, then export it")
+        })
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.trim().is_empty())
+}
+
+/// A URL, and which setting it came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SourceUrl {
+    /// The base URL, without a slash at its end.
+    pub(crate) url: String,
+    /// The flag, key or variable that says so.
+    pub(crate) from: &'static str,
+}
+
+impl SourceUrl {
+    /// The source's base URL: the flag, the plan, this program's variable, the SDK's variable, the service.
+    ///
+    /// # Errors
+    /// `Usage`, naming the setting, where it is not an HTTP URL.
+    pub(crate) fn resolve(
+        flags: &GlobalFlags,
+        plan: Option<&SourcePlan>,
+        environment: &Environment,
+    ) -> Result<Self> {
+        let candidates = [
+            (flags.source_url.as_ref(), "--source-url"),
+            (plan.and_then(|source| source.url.as_ref()), "the plan's `source.url`"),
+            (environment.migrate_blob_url.as_ref(), "MIGRATE_BLOB_URL"),
+            (environment.vercel_blob_api_url.as_ref(), "VERCEL_BLOB_API_URL"),
+        ];
+        let (text, from) = candidates
+            .into_iter()
+            .find_map(|(text, from)| Some((text?.as_str(), from)))
+            .unwrap_or((SERVICE_URL, "Vercel's own"));
+        http_url(text, from)?;
+        Ok(Self { url: text.trim_end_matches('/').to_owned(), from })
+    }
+}
+
+/// Where the tables are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TargetEndpoint {
+    /// Where the AWS SDK finds the service.
+    Aws,
+    /// An endpoint that the environment names.
+    Url(String),
+    /// An engine in this process with this file.
+    Embedded(std::path::PathBuf),
+}
+
+impl TargetEndpoint {
+    /// Where the tables are: `--target`, then `DYNAMODB_ENDPOINT`, then AWS.
+    ///
+    /// # Errors
+    /// `Usage` where the endpoint is not an HTTP URL.
+    pub(crate) fn resolve(flags: &GlobalFlags, environment: &Environment) -> Result<Self> {
+        match (&flags.target, &environment.dynamodb_endpoint) {
+            (TargetChoice::Embedded(file), _) => Ok(Self::Embedded(file.clone())),
+            (TargetChoice::Aws, None) => Ok(Self::Aws),
+            (TargetChoice::Aws, Some(url)) => {
+                http_url(url, "DYNAMODB_ENDPOINT")?;
+                Ok(Self::Url(url.trim_end_matches('/').to_owned()))
+            }
+        }
+    }
+
+    /// Whether it is on this machine.
+    #[must_use]
+    pub(crate) fn is_local(&self) -> bool {
+        match self {
+            Self::Aws => false,
+            Self::Url(url) => is_loopback(url),
+            Self::Embedded(_) => true,
+        }
+    }
+}
+
+/// The overrides of the plan: `--set`, then the table that the environment names.
+#[must_use]
+pub(crate) fn overrides(flags: &GlobalFlags, environment: &Environment) -> Vec<Override> {
+    let mut overrides = flags.overrides.clone();
+    if let Some(table) = &environment.table
+        && !overrides.iter().any(|set| set.key == "target.table")
+    {
+        let value = toml::Value::String(table.clone()).to_string();
+        overrides.push(Override { key: "target.table".to_owned(), value });
+    }
+    overrides
+}
+
+/// Refuses overrides of windows and gates unless both stores are on this machine: evidence gathered with
+/// shortened windows must never open a gate of a real migration.
+///
+/// # Errors
+/// `Usage`, naming the override.
+pub(crate) fn guard_overrides(
+    overrides: &[Override],
+    source: &SourceUrl,
+    target: &TargetEndpoint,
+) -> Result<()> {
+    let guarded = |key: &str| matches!(key.split('.').next(), Some("timing" | "gates"));
+    if is_loopback(&source.url) && target.is_local() {
+        return Ok(());
+    }
+    let Some(refused) = overrides.iter().find(|set| guarded(&set.key)) else { return Ok(()) };
+    Err(Error::new(ErrorKind::Usage, "override")
+        .key(format!("`{}`", refused.key))
+        .message("windows and gates can be overridden only where source and target are both on this machine")
+        .hint("change the plan itself, so that the change is reviewed"))
+}
+
+fn http_url(text: &str, from: &str) -> Result<url::Url> {
+    let wrong = || Error::new(ErrorKind::Usage, "read").key(from);
+    let url =
+        url::Url::parse(text).map_err(|e| wrong().message(format!("`{text}` is not a URL")).source(e))?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err(wrong().message(format!("`{text}` is not an http or https URL")));
+    }
+    Ok(url)
+}
+
+/// Whether a URL's host is this machine.
+#[must_use]
+pub(crate) fn is_loopback(text: &str) -> bool {
+    let Ok(url) = url::Url::parse(text) else { return false };
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost",
+        Some(url::Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
+        Some(url::Host::Ipv6(address)) => IpAddr::V6(address).is_loopback(),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Flags {
+        #[command(flatten)]
+        global: GlobalFlags,
+    }
+
+    fn flags(arguments: &[&str]) -> GlobalFlags {
+        Flags::parse_from(std::iter::once(&"migrate").chain(arguments)).global
+    }
+
+    fn environment(variables: &[(&str, &str)]) -> Environment {
+        Environment::from_lookup(|name| {
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        })
+    }
+
+    fn source(url: Option<&str>) -> SourcePlan {
+        let url = url.map(|url| format!("url = \"{url}\"")).unwrap_or_default();
+        toml::from_str(&format!("store = \"fuse\"\n{url}")).unwrap()
+    }
+
+    #[test]
+    fn the_source_url_is_the_first_of_flag_plan_own_variable_sdk_variable_service() {
+        let both = environment(&[("MIGRATE_BLOB_URL", "http://c"), ("VERCEL_BLOB_API_URL", "http://d")]);
+        let sdk = environment(&[("VERCEL_BLOB_API_URL", "http://d/")]);
+        let (with, without) = (source(Some("http://b")), source(None));
+        for (arguments, plan, environment, expected) in [
+            (&["--source-url", "http://a"][..], &with, &both, "http://a"),
+            (&[], &with, &both, "http://b"),
+            (&[], &without, &both, "http://c"),
+            (&[], &without, &sdk, "http://d"),
+            (&[], &without, &Environment::default(), SERVICE_URL),
+        ] {
+            let resolved = SourceUrl::resolve(&flags(arguments), Some(plan), environment).unwrap();
+            assert_eq!(resolved.url, expected);
+        }
+    }
+
+    #[test]
+    fn a_wrong_url_names_the_setting() {
+        let wrong = environment(&[("MIGRATE_BLOB_URL", "localhost:3000")]);
+        let error = SourceUrl::resolve(&flags(&[]), None, &wrong).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Usage);
+        assert!(error.to_string().contains("MIGRATE_BLOB_URL"), "{error}");
+    }
+
+    #[test]
+    fn the_target_is_the_flag_then_the_endpoint_then_aws() {
+        let local = environment(&[
+            ("DYNAMODB_ENDPOINT", "http://127.0.0.1:8000"),
+            ("AWS_ENDPOINT_URL_DYNAMODB", "http://elsewhere"),
+        ]);
+        let resolve = |arguments: &[&str], environment| {
+            TargetEndpoint::resolve(&flags(arguments), environment).unwrap()
+        };
+        assert_eq!(resolve(&[], &local), TargetEndpoint::Url("http://127.0.0.1:8000".to_owned()));
+        assert_eq!(resolve(&["--target", "embedded:x"], &local), TargetEndpoint::Embedded("x".into()));
+        assert_eq!(resolve(&[], &Environment::default()), TargetEndpoint::Aws);
+    }
+
+    #[test]
+    fn the_environment_names_the_table_unless_a_flag_does() {
+        let named = environment(&[("DYNAMODB_TABLE_NAME", "007")]);
+        let set = |key: &str, value: &str| Override { key: key.to_owned(), value: value.to_owned() };
+        assert_eq!(overrides(&flags(&[]), &named), [set("target.table", "\"007\"")]);
+        let flagged = flags(&["--set", "target.table=mine"]);
+        assert_eq!(overrides(&flagged, &named), [set("target.table", "mine")]);
+    }
+
+    #[test]
+    fn windows_are_overridden_only_where_both_stores_are_local() {
+        let at = |url: &str| SourceUrl { url: url.to_owned(), from: "--source-url" };
+        let [window, gate, table] = ["timing.settle=1s", "gates.shadow-reads.min_reads=1", "target.table=x"]
+            .map(|text| [text.parse::<Override>().unwrap()]);
+        let (here, there) = (at("http://[::1]:9/api"), at(SERVICE_URL));
+        let embedded = TargetEndpoint::Embedded("x".into());
+        let elsewhere = TargetEndpoint::Url("http://127.0.0.1.example.com".to_owned());
+        for set in [&window, &gate] {
+            guard_overrides(set, &here, &embedded).unwrap();
+            for (source, target) in [(&there, &embedded), (&here, &TargetEndpoint::Aws), (&here, &elsewhere)]
+            {
+                let error = guard_overrides(set, source, target).unwrap_err();
+                assert!(error.to_string().contains(&set[0].key), "{error}");
+            }
+        }
+        guard_overrides(&table, &there, &TargetEndpoint::Aws).unwrap();
+    }
+
+    #[test]
+    fn the_token_is_never_shown() {
+        let secret = environment(&[("BLOB_READ_WRITE_TOKEN", "vercel_blob_rw_store_secret")]);
+        assert!(!format!("{secret:?}").contains("secret\""), "{secret:?}");
+        assert_eq!(Environment::default().token().unwrap_err().kind(), ErrorKind::Usage);
+    }
+}
