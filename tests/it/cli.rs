@@ -24,3 +24,12 @@ fn a_wrong_flag_is_an_object_where_json_is_asked_for() {
     assert_eq!((error["kind"].as_str(), error["exit"].as_u64()), (Some("usage"), Some(2)));
     assert!(error["message"].as_str().unwrap().contains("expected KEY=VALUE"), "{error}");
 }
+
+#[test]
+fn the_readme_lists_every_exit_code() {
+    let readme = include_str!("../../README.md");
+    for exit in migrate::Exit::ALL {
+        let row = format!("| {} | {} |", exit.code(), exit.meaning());
+        assert!(readme.contains(&row), "README.md lacks `{row}`");
+    }
+}
