@@ -28,6 +28,8 @@ pub mod mapping;
 pub mod plan;
 pub mod protocol;
 pub mod target;
+#[doc(hidden)]
+pub mod testing;
 pub mod value;
 
 pub use error::{Error, ErrorKind, Exit, Result};

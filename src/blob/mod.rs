@@ -2,15 +2,18 @@
 //!
 //! [`BlobStore`] says what a Blob store can do. [`client`] speaks to one over HTTP, [`memory`] is one,
 //! and [`server`] serves any of them over the Vercel Blob HTTP API. So the emulator is
-//! `server(MemoryBlob)`, and a gateway is `server(DualWrite(..))`.
+//! `server(MemoryBlob)`, and a gateway is `server(DualWrite(..))`. Client and server speak through [`wire`].
 //!
 //! Nothing in here knows of plans, of DynamoDB or of the protocol.
 
 pub mod client;
+pub mod location;
+pub mod media;
 pub mod memory;
 pub mod server;
 pub mod store;
 pub mod types;
+pub mod wire;
 
 pub use store::{BlobStore, Body};
 pub use types::{ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Version};

@@ -119,7 +119,8 @@ impl Access {
 /// How content is to be read.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GetOptions {
-    /// Only these bytes, first and last inclusive; an open end reads to the end of the blob.
+    /// Only these bytes, first and last inclusive; an open end reads to the end of the blob. Past the
+    /// end of the blob there are none: the body is empty.
     pub range: Option<(u64, Option<u64>)>,
     /// Past every cache, where the store can (private stores only).
     pub no_cache: bool,

@@ -1,1 +1,0 @@
-//! A Blob store in memory, stricter than the service.

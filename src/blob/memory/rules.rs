@@ -1,0 +1,105 @@
+//! What a request may ask: stricter than the service is known to be, so that what passes here passes there.
+
+use super::MemoryConfig;
+use crate::blob::store::PutOptions;
+use crate::blob::types::Pathname;
+use crate::blob::wire::access_message;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The longest pathname, in UTF-16 code units (Vercel Blob SDK 2.8.0).
+const PATHNAME_UNITS_MAX: usize = 950;
+/// The shortest time that caches may be told to keep a blob (Vercel Blob documentation, 2026).
+const MAX_AGE_SECONDS_MIN: u64 = 60;
+const SUFFIX_CHARS: usize = 30;
+
+/// Checks a write before anything of its body is read.
+pub(super) fn check_write(
+    operation: &'static str,
+    pathname: &Pathname,
+    options: &PutOptions,
+    config: &MemoryConfig,
+) -> Result<()> {
+    let refuse =
+        |message: String| Err(Error::new(ErrorKind::Usage, operation).key(pathname).message(message));
+    if let Some(fault) = fault_of(pathname.as_str()) {
+        return refuse(format!("the pathname {fault}"));
+    }
+    if let Some(access) = options.access
+        && access != config.access
+    {
+        return refuse(access_message(access, config.access));
+    }
+    if let Some(age) = options.cache_control_max_age
+        && age.as_secs() < MAX_AGE_SECONDS_MIN
+    {
+        return refuse(format!("the cache-control max-age must be at least {MAX_AGE_SECONDS_MIN} seconds"));
+    }
+    if let Some(content_type) = &options.content_type
+        && (content_type.is_empty() || http::HeaderValue::from_str(content_type).is_err())
+    {
+        return refuse("the content type is not a valid header value".to_owned());
+    }
+    if options.add_random_suffix && pathname.as_str().ends_with('/') {
+        return refuse("a folder can't have a random suffix".to_owned());
+    }
+    Ok(())
+}
+
+fn fault_of(name: &str) -> Option<String> {
+    let units = name.encode_utf16().count();
+    if name.is_empty() {
+        Some("is empty".to_owned())
+    } else if units > PATHNAME_UNITS_MAX {
+        Some(format!("is {units} characters long; the most is {PATHNAME_UNITS_MAX}"))
+    } else if name.contains("//") {
+        Some("contains `//`".to_owned())
+    } else if name.starts_with('/') {
+        Some("begins with `/`".to_owned())
+    } else if name.split('/').any(|segment| matches!(segment, "." | "..")) {
+        Some("has a `.` or `..` segment".to_owned())
+    } else if name.chars().any(char::is_control) {
+        Some("contains a control character".to_owned())
+    } else {
+        None
+    }
+}
+
+/// The name with `-` and 30 random characters before its extension.
+pub(super) fn with_random_suffix(pathname: &Pathname) -> Pathname {
+    use rand::distr::{Alphanumeric, SampleString as _};
+
+    let suffix = Alphanumeric.sample_string(&mut rand::rng(), SUFFIX_CHARS);
+    let name = pathname.as_str();
+    let base = name.rfind('/').map_or(0, |slash| slash + 1);
+    // A dot at the start of the last segment hides a file, it begins no extension.
+    let dot = name[base..].rfind('.').filter(|dot| *dot > 0).map_or(name.len(), |dot| base + dot);
+    Pathname::new(format!("{}-{suffix}{}", &name[..dot], &name[dot..]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_no_client_could_read_back_are_refused() {
+        let long = "🦀".repeat(476);
+        for name in ["", "a//b", "/a", "a/../b", ".", "a\nb", long.as_str()] {
+            assert!(fault_of(name).is_some(), "{name:?}");
+        }
+        let longest = "🦀".repeat(475);
+        for name in ["a", "folder/", "a b#c?d%.json", "...", "..a/b", longest.as_str()] {
+            assert_eq!(fault_of(name), None, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn the_suffix_stands_before_the_extension() {
+        for (name, start, end) in
+            [("d.x/a.tar.gz", "d.x/a.tar-", ".gz"), ("d/.env", "d/.env-", ""), ("plain", "plain-", "")]
+        {
+            let suffixed = with_random_suffix(&name.into());
+            let random = suffixed.as_str().strip_prefix(start).unwrap().strip_suffix(end).unwrap();
+            assert!(random.len() == SUFFIX_CHARS && random.chars().all(|c| c.is_ascii_alphanumeric()));
+        }
+    }
+}

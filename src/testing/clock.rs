@@ -1,0 +1,63 @@
+//! A clock that tests move.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+
+/// A clock that stands still until [`ManualClock::advance`] moves it; sleepers wake when it has moved
+/// far enough. Clones are the same clock.
+#[derive(Debug, Clone)]
+pub struct ManualClock {
+    start: Timestamp,
+    elapsed: Arc<watch::Sender<Duration>>,
+}
+
+impl ManualClock {
+    /// A clock that shows `start`.
+    #[must_use]
+    pub fn new(start: Timestamp) -> Self {
+        Self { start, elapsed: Arc::new(watch::Sender::new(Duration::ZERO)) }
+    }
+
+    /// A clock that shows `start`, such as `2026-11-01T00:00:00Z`.
+    ///
+    /// # Panics
+    /// When the text is not a time.
+    #[must_use]
+    pub fn at(start: &str) -> Self {
+        Self::new(start.parse().expect("a time"))
+    }
+
+    /// Moves it forward and wakes those whose time has come.
+    pub fn advance(&self, by: Duration) {
+        self.elapsed.send_modify(|elapsed| *elapsed += by);
+    }
+
+    /// How many wait on it now. A test that wants to wake a sleeper waits until it sleeps.
+    #[must_use]
+    pub fn sleepers(&self) -> usize {
+        self.elapsed.receiver_count()
+    }
+}
+
+#[async_trait]
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        self.start + self.monotonic()
+    }
+
+    fn monotonic(&self) -> Duration {
+        *self.elapsed.borrow()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        let until = self.monotonic() + duration;
+        let mut elapsed = self.elapsed.subscribe();
+        elapsed.wait_for(|elapsed| *elapsed >= until).await.expect("invariant: this clock holds the sender");
+    }
+}

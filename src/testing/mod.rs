@@ -1,0 +1,8 @@
+//! What tests need of the library: contract suites that every implementation of a trait must pass, and
+//! a clock that stands still until it is told to move.
+//!
+//! Always compiled, so that plain `cargo test` finds it; no other module may use it outside its tests.
+
+pub mod clock;
+
+pub use clock::ManualClock;
