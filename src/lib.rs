@@ -9,7 +9,7 @@
 //! - [`mapping`]: from a blob to its items, and back
 //! - [`value`], [`target`]: DynamoDB's values; the two tables behind one trait
 //! - [`protocol`]: the decisions, pure
-//! - `converge`: the operation that makes the mirror of one pathname equal to its authority
+//! - [`converge`]: the operation that makes the mirror of one pathname equal to its authority
 //! - `backfill`: the bulk caller of converge
 //! - `sweep`: lists both sides, finds drift, repairs it
 //! - `gate`: checks and their evidence
@@ -21,6 +21,7 @@
 pub mod blob;
 pub mod cli;
 pub mod clock;
+pub mod converge;
 pub mod digest;
 pub mod error;
 pub mod event;

@@ -28,7 +28,7 @@ mod session;
 
 use std::sync::Arc;
 
-pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef};
+pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion};
 pub use body::{RETAIN_MAX, encode_body};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use record::{Evidence, SweepRow};

@@ -77,7 +77,7 @@ mod tests {
     fn the_layout_is_fixed() {
         // A change here is a change of the stored format.
         let key = anchor(&Pathname::from("signups/a.json"));
-        assert_eq!((key.partition.as_str(), key.sort.as_str()), ("A#03", "signups/a.json"));
+        assert_eq!((key.partition.as_str(), key.sort.as_str()), ("A#12", "signups/a.json"));
         let key = body(&Pathname::from("a"), &Rev::new("r"), 7);
         assert_eq!(key.partition, "B#ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
         assert_eq!(key.sort, "r#00007");

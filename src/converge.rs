@@ -1,0 +1,271 @@
+//! `converge(pathname)`: makes the mirror of one pathname equal to its authority.
+//!
+//! [`Converger`] drives [`crate::protocol::converge`] against the two stores. It owns the I/O of that
+//! operation and none of its decisions: what to read next, what to write and when to stop is the
+//! protocol's word. Backfill, sweep and repair are callers of it.
+//!
+//! It must never write an item that belongs to somebody else, and never overwrite an anchor whose rev
+//! is not the one it saw.
+
+mod bulk;
+mod fetch;
+mod prepare;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use bulk::Seen;
+pub use fetch::{Bodies, NoBodies, SavedBody};
+use prepare::Prepared;
+
+use crate::blob::{BlobStore, ListedBlob, Pathname};
+use crate::clock::Clock;
+use crate::error::{ErrorKind, Result};
+use crate::mapping::{EntityId, Mapper, Rule};
+use crate::protocol::Rules;
+use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
+use crate::target::control::{Anchor, Control, MappedVersion, names};
+use crate::target::{Outcome, Refusal};
+use crate::value::{Item, Key, Value};
+
+/// How often a converge begins anew before it gives up; others must win that often in a row.
+const ATTEMPTS: u8 = 8;
+/// The first pause after a lost race; it doubles, with jitter, up to eight times this.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// How a converge ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Converged {
+    /// Both sides were equal already.
+    Equal,
+    /// The mirror was made equal.
+    Written,
+    /// The mirror says that the blob can't be mapped, and why.
+    Quarantined,
+    /// An item that the blob maps to belongs to somebody else. Nothing was written.
+    Collision {
+        /// The item.
+        key: Key,
+        /// The pathname in its `_source`; none where it has none.
+        owner: Option<String>,
+    },
+    /// Others kept writing, or no outcome could be learnt.
+    GaveUp,
+}
+
+/// Whether this process may still write: its session's word.
+pub trait Permit: Send + Sync {
+    /// Called before each write.
+    ///
+    /// # Errors
+    /// `WrongPhase` once the session is over.
+    fn check(&self) -> Result<()>;
+}
+
+/// What a converger works with.
+#[derive(Clone)]
+pub struct Converger {
+    /// The authority.
+    pub source: Arc<dyn BlobStore>,
+    /// The mirror: items and anchors.
+    pub control: Control,
+    /// The plan's entities.
+    pub mapper: Arc<Mapper>,
+    /// Bodies that need not be fetched again.
+    pub bodies: Arc<dyn Bodies>,
+    /// Whether content can be read past caches.
+    pub access: crate::blob::store::Access,
+    /// Clocks.
+    pub clock: Arc<dyn Clock>,
+    /// How long content may be stale after an overwrite.
+    pub cdn_stale: Duration,
+    /// Whether this process may still write.
+    pub permit: Arc<dyn Permit>,
+}
+
+impl std::fmt::Debug for Converger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Converger").finish_non_exhaustive()
+    }
+}
+
+/// What became of one transaction for one pathname.
+enum Attempt {
+    Written(Written<crate::protocol::Rev>),
+    Collision { key: Key, owner: Option<String> },
+}
+
+impl Converger {
+    /// Makes the mirror of `pathname` equal to what the source holds. Safe to repeat, safe to run
+    /// several times at once, safe to be killed at any moment.
+    ///
+    /// # Errors
+    /// `WrongPhase` once the session is over; what the stores report, after their own retries.
+    pub async fn converge(&self, pathname: &Pathname, purpose: Purpose) -> Result<Converged> {
+        let entity = self.entity(pathname);
+        let mut machine = Converge::new(Rules::SOUND, purpose, ATTEMPTS);
+        let mut anchor: Option<Anchor> = None;
+        let mut blob: Option<ListedBlob> = None;
+        let mut quarantined = false;
+        let mut round = 0;
+        loop {
+            match machine.next() {
+                Next::ReadMirror => {
+                    anchor = self.control.anchor(pathname).await?;
+                    machine.mirror(Anchor::mirror(anchor.as_ref()));
+                }
+                Next::ReadAuthority => {
+                    // A pathname that no entity maps holds nothing as far as the mirror is concerned.
+                    blob = match entity {
+                        Some(_) => self.source.head(pathname).await?.map(|head| head.blob),
+                        None => None,
+                    };
+                    machine.authority(entity.and_then(|entity| self.mapped_version(entity, blob.as_ref())));
+                }
+                Next::Write { change, .. } => {
+                    self.pause(&mut round).await;
+                    let prepared =
+                        self.prepare(pathname, entity, anchor.as_ref(), blob.as_ref(), &change).await?;
+                    let Some(prepared) = prepared else {
+                        machine.body_gone();
+                        continue;
+                    };
+                    quarantined = prepared.quarantined;
+                    match self.apply(&prepared).await? {
+                        Attempt::Collision { key, owner } => return Ok(Converged::Collision { key, owner }),
+                        Attempt::Written(written) => machine.written(&prepared.anchor.rev, &written),
+                    }
+                }
+                Next::Done(done) => {
+                    return Ok(match done {
+                        Done::Equal => Converged::Equal,
+                        Done::Written if quarantined => Converged::Quarantined,
+                        Done::Written => Converged::Written,
+                        Done::GaveUp => Converged::GaveUp,
+                    });
+                }
+            }
+        }
+    }
+
+    fn entity(&self, pathname: &Pathname) -> Option<EntityId> {
+        if let Rule::Entity(entity) = self.mapper.rule(pathname) { Some(entity) } else { None }
+    }
+
+    fn mapped_version(&self, entity: EntityId, blob: Option<&ListedBlob>) -> Option<MappedVersion> {
+        let version = blob?.version();
+        Some(MappedVersion { version, mapping: self.mapper.digest(entity) })
+    }
+
+    /// Waits a little from the second round on, so that two convergers do not march in step.
+    async fn pause(&self, round: &mut u32) {
+        use rand::RngExt as _;
+        if *round > 0 {
+            let longest = PAUSE * 2u32.pow((*round).min(3));
+            self.clock.sleep(longest.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+        }
+        *round += 1;
+    }
+
+    /// Sends one prepared change.
+    async fn apply(&self, prepared: &Prepared) -> Result<Attempt> {
+        self.permit.check()?;
+        self.control.put_bodies(prepared.body_rows.clone()).await?;
+        let mut writes = prepared.writes();
+        loop {
+            let token = prepared.anchor.rev.as_str();
+            let refusals = match self.control.store().transact(token, writes.clone()).await {
+                Ok(Outcome::Applied) => {
+                    self.tidy(prepared, true).await;
+                    return Ok(Attempt::Written(Written::Applied));
+                }
+                Ok(Outcome::Refused(refusals)) => refusals,
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                    return Ok(Attempt::Written(Written::Unknown));
+                }
+                Err(error) => return Err(error),
+            };
+            match judge_refusal(prepared, &refusals) {
+                Verdict::Raced(found) => {
+                    let ours = found.as_ref() == Some(&prepared.anchor.rev);
+                    self.tidy(prepared, ours).await;
+                    return Ok(Attempt::Written(Written::Refused { found }));
+                }
+                Verdict::Collision { key, owner } => {
+                    self.tidy(prepared, false).await;
+                    return Ok(Attempt::Collision { key, owner });
+                }
+                // An item that was to be removed is somebody else's by now: it is left to them. Each
+                // round leaves out at least one removal, so this ends.
+                Verdict::NotOurs(actions) => {
+                    writes = writes
+                        .into_iter()
+                        .enumerate()
+                        .filter(|(action, _)| !actions.contains(action))
+                        .map(|(_, write)| write)
+                        .collect();
+                }
+            }
+        }
+    }
+
+    /// Removes the body that nothing names any more: the old one after success, else the new one.
+    async fn tidy(&self, prepared: &Prepared, applied: bool) {
+        let body = if applied { prepared.replaced_body.as_ref() } else { prepared.new_body() };
+        let Some(body) = body else { return };
+        if let Err(error) = self.control.drop_body(&prepared.anchor.pathname, body).await {
+            tracing::debug!(pathname = %prepared.anchor.pathname, %error, "an unreferenced body part remains");
+        }
+    }
+}
+
+enum Verdict {
+    /// The anchor is not the one that was seen.
+    Raced(Option<crate::protocol::Rev>),
+    /// An item to be stored is somebody else's.
+    Collision { key: Key, owner: Option<String> },
+    /// Items to be removed are somebody else's.
+    NotOurs(Vec<usize>),
+}
+
+/// The anchor is always the first action; what else was refused is an item of somebody else.
+fn judge_refusal(prepared: &Prepared, refusals: &[Refusal]) -> Verdict {
+    if let Some(refusal) = refusals.iter().find(|refusal| refusal.action == 0) {
+        return Verdict::Raced(refusal.found.as_ref().and_then(Anchor::rev_of));
+    }
+    let collision = refusals.iter().find_map(|refusal| Some((refusal, prepared.put_key(refusal.action)?)));
+    match collision {
+        Some((refusal, key)) => {
+            Verdict::Collision { key: key.clone(), owner: refusal.found.as_ref().and_then(owner) }
+        }
+        None => Verdict::NotOurs(refusals.iter().map(|refusal| refusal.action).collect()),
+    }
+}
+
+/// The pathname in an item's `_source`.
+#[must_use]
+pub fn owner(item: &Item) -> Option<String> {
+    Some(item.get(SOURCE)?.as_m()?.get("pathname")?.as_s()?.to_owned())
+}
+
+/// The rev in an item's `_source`.
+#[must_use]
+pub fn source_rev(item: &Item) -> Option<&str> {
+    item.get(SOURCE)?.as_m()?.get("rev")?.as_s()
+}
+
+/// The one attribute of ours in an item of the application: a map of `pathname` and `rev`.
+pub const SOURCE: &str = "_source";
+
+/// `_source` of an item.
+pub(crate) fn source_value(pathname: &Pathname, rev: &crate::protocol::Rev) -> Value {
+    Value::M(
+        [("pathname".to_owned(), Value::s(pathname.as_str())), ("rev".to_owned(), Value::s(rev.as_str()))]
+            .into(),
+    )
+}
+
+/// A new rev for a write.
+fn new_rev() -> crate::protocol::Rev {
+    names::new_rev()
+}

@@ -1,0 +1,170 @@
+//! The same transactions, many pathnames at a time.
+
+use std::collections::HashSet;
+
+use futures::stream::{self, StreamExt as _};
+
+use super::prepare::{ACTIONS_MAX, Prepared};
+use super::{Converged, Converger};
+use crate::blob::{ListedBlob, Pathname};
+use crate::error::Result;
+use crate::protocol::Rules;
+use crate::protocol::converge::{Converge, Next, Purpose};
+use crate::target::Outcome;
+use crate::target::control::{Anchor, names};
+
+/// At most this many pathnames in one transaction: a lost race costs all of them a second try.
+const PATHNAMES_MAX: usize = 50;
+/// At most this many bytes in one transaction; DynamoDB's bound is 4 MB.
+const TRANSACTION_BYTES_MAX: usize = 3_500_000;
+/// Bodies that are fetched, and transactions that are sent, at a time.
+const CONCURRENCY: usize = 8;
+
+/// What was seen of a pathname: its anchor first, the source after it.
+#[derive(Debug, Clone)]
+pub struct Seen {
+    /// Which.
+    pub pathname: Pathname,
+    /// The mirror.
+    pub anchor: Option<Anchor>,
+    /// The authority.
+    pub blob: Option<ListedBlob>,
+}
+
+/// What a look at both sides came to.
+enum Step {
+    /// Nothing to do.
+    Equal,
+    /// A change that can be sent with others.
+    Ready(Box<Prepared>),
+    /// The body that was seen is gone: it takes a fresh look.
+    Again,
+}
+
+impl Converger {
+    /// Converges pathnames of which both sides were just seen, in that order. Those that can't be
+    /// written together are converged singly, from a fresh look. Every pathname is in the answer, which
+    /// says for each how it ended, or what the stores reported.
+    pub async fn converge_seen(&self, seen: Vec<Seen>) -> Vec<(Pathname, Result<Converged>)> {
+        let mut done = Vec::new();
+        let mut ready = Vec::new();
+        let mut singly = Vec::new();
+        let mut preparing = stream::iter(seen)
+            .map(|seen| async move {
+                let step = self.judge_seen(&seen).await;
+                (seen.pathname, step)
+            })
+            .buffer_unordered(CONCURRENCY);
+        while let Some((pathname, step)) = preparing.next().await {
+            match step {
+                Ok(Step::Equal) => done.push((pathname, Ok(Converged::Equal))),
+                Ok(Step::Ready(prepared)) => ready.push(*prepared),
+                Ok(Step::Again) => singly.push(pathname),
+                Err(error) => done.push((pathname, Err(error))),
+            }
+        }
+        drop(preparing);
+
+        let batches = pack(ready, &mut singly);
+        let mut sending =
+            stream::iter(batches).map(|batch| self.send_together(batch)).buffer_unordered(CONCURRENCY);
+        while let Some((sent, again)) = sending.next().await {
+            done.extend(sent);
+            singly.extend(again);
+        }
+        drop(sending);
+
+        let mut single = stream::iter(singly)
+            .map(|pathname| async move {
+                let result = self.converge(&pathname, Purpose::Reconcile).await;
+                (pathname, result)
+            })
+            .buffer_unordered(CONCURRENCY);
+        while let Some(result) = single.next().await {
+            done.push(result);
+        }
+        done
+    }
+
+    async fn judge_seen(&self, seen: &Seen) -> Result<Step> {
+        let entity = self.entity(&seen.pathname);
+        let version = entity.and_then(|entity| self.mapped_version(entity, seen.blob.as_ref()));
+        let mut machine = Converge::new(Rules::SOUND, Purpose::Reconcile, 1);
+        machine.mirror(Anchor::mirror(seen.anchor.as_ref()));
+        machine.authority(version);
+        let Next::Write { change, .. } = machine.next() else { return Ok(Step::Equal) };
+        let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());
+        let prepared = self.prepare(&seen.pathname, entity, anchor, blob, &change).await?;
+        Ok(prepared.map_or(Step::Again, |prepared| Step::Ready(Box::new(prepared))))
+    }
+
+    /// Sends changes in one transaction. Where it is not applied as a whole, each is to be converged
+    /// again: the second list.
+    async fn send_together(
+        &self,
+        batch: Vec<Prepared>,
+    ) -> (Vec<(Pathname, Result<Converged>)>, Vec<Pathname>) {
+        let singly =
+            |batch: Vec<Prepared>| batch.into_iter().map(|prepared| prepared.anchor.pathname).collect();
+        let applied = self.try_together(&batch).await;
+        match applied {
+            Ok(true) => {}
+            // What this request did or may yet do is settled by the rev of each anchor.
+            Ok(false) => return (Vec::new(), singly(batch)),
+            Err(error) => {
+                tracing::debug!(%error, "a transaction of several blobs failed; each is converged singly");
+                return (Vec::new(), singly(batch));
+            }
+        }
+        let mut sent = Vec::new();
+        for prepared in batch {
+            self.tidy(&prepared, true).await;
+            let converged = if prepared.quarantined { Converged::Quarantined } else { Converged::Written };
+            sent.push((prepared.anchor.pathname, Ok(converged)));
+        }
+        (sent, Vec::new())
+    }
+
+    async fn try_together(&self, batch: &[Prepared]) -> Result<bool> {
+        self.permit.check()?;
+        let bodies = batch.iter().flat_map(|prepared| prepared.body_rows.iter().cloned()).collect();
+        self.control.put_bodies(bodies).await?;
+        let writes = batch.iter().flat_map(Prepared::writes).collect();
+        let outcome = self.control.store().transact(&names::token(), writes).await;
+        match outcome {
+            Ok(Outcome::Applied) => Ok(true),
+            Ok(Outcome::Refused(_)) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Fills transactions. A change that shares an item with another one in the same transaction, which
+/// DynamoDB refuses, is left to be converged singly.
+fn pack(ready: Vec<Prepared>, singly: &mut Vec<Pathname>) -> Vec<Vec<Prepared>> {
+    let mut batches: Vec<Vec<Prepared>> = Vec::new();
+    let (mut actions, mut bytes, mut keys) = (0, 0, HashSet::new());
+    for prepared in ready {
+        let full = batches.last().is_none_or(|batch| {
+            batch.len() == PATHNAMES_MAX
+                || actions + prepared.actions() > ACTIONS_MAX
+                || bytes + prepared.bytes() > TRANSACTION_BYTES_MAX
+        });
+        if full {
+            batches.push(Vec::new());
+            (actions, bytes, keys) = (0, 0, HashSet::new());
+        }
+        if prepared.keys().any(|key| keys.contains(key)) {
+            singly.push(prepared.anchor.pathname);
+            continue;
+        }
+        actions += prepared.actions();
+        bytes += prepared.bytes();
+        keys.extend(prepared.keys().cloned());
+        if let Some(batch) = batches.last_mut() {
+            batch.push(prepared);
+        }
+    }
+    batches.retain(|batch| !batch.is_empty());
+    batches
+}
