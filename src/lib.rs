@@ -10,24 +10,28 @@
 //! - [`value`], [`target`]: DynamoDB's values; the two tables behind one trait
 //! - [`protocol`]: the decisions, pure
 //! - [`converge`]: the operation that makes the mirror of one pathname equal to its authority
-//! - `backfill`: the bulk caller of converge
-//! - `sweep`: lists both sides, finds drift, repairs it
+//! - [`backfill`]: the bulk caller of converge
+//! - [`dual_write`]: sessions of the processes that write
+//! - [`sweep`]: lists both sides, finds drift, repairs it
 //! - `gate`: checks and their evidence
 //! - `cutover`: phase, read mode, epoch
 //! - [`cli`]: one file per command
 //!
 //! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
 
+pub mod backfill;
 pub mod blob;
 pub mod cli;
 pub mod clock;
 pub mod converge;
 pub mod digest;
+pub mod dual_write;
 pub mod error;
 pub mod event;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;
+pub mod sweep;
 pub mod target;
 #[doc(hidden)]
 pub mod testing;

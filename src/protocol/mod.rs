@@ -8,6 +8,7 @@
 
 pub mod converge;
 pub mod phase;
+pub mod session;
 
 use serde::{Deserialize, Serialize};
 

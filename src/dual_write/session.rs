@@ -1,0 +1,252 @@
+//! A session: the right of one process to write, with a lease that it must keep renewing.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::converge::Permit;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::TimingPlan;
+use crate::protocol::phase::{Authority, Epoch, Phase};
+use crate::protocol::session::Lease;
+use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionState, names};
+
+/// The right of this process to write to the stores.
+///
+/// While it lives, a background task renews its row. [`Permit::check`] fails once the lease has run
+/// out, or once somebody else has ended the session; then it is over for good.
+#[derive(Debug)]
+pub struct Session {
+    shared: Arc<Shared>,
+    mode: Mode,
+    renewal: tokio::task::JoinHandle<()>,
+    _lock: File,
+}
+
+struct Shared {
+    control: Control,
+    clock: Arc<dyn Clock>,
+    renew: Duration,
+    row: Mutex<SessionRow>,
+    lease: Mutex<Lease>,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("row", &self.row).finish_non_exhaustive()
+    }
+}
+
+/// Who opens a session, and where.
+#[derive(Debug, Clone, Copy)]
+pub struct Opening<'a> {
+    /// What the process does.
+    pub kind: SessionKind,
+    /// The name of the process: one at a time on this machine has it.
+    pub name: &'a str,
+    /// The plan's hash, for the mode item where this is the first command that writes.
+    pub plan_hash: &'a str,
+    /// Windows.
+    pub timing: &'a TimingPlan,
+    /// Where lock files lie.
+    pub directory: &'a Path,
+}
+
+impl Session {
+    /// Opens a session: takes the local lock, ends a dead predecessor's session as unclean, stores the
+    /// row, and only then reads the mode, which must have Blob as its authority and no hold.
+    ///
+    /// # Errors
+    /// `Busy` where a live process has this name; `WrongPhase` where the mode does not allow to write;
+    /// what the store reports.
+    pub async fn open(control: Control, clock: Arc<dyn Clock>, opening: Opening<'_>) -> Result<Self> {
+        let lock = lock(opening.directory, opening.name)?;
+        close_predecessors(&control, clock.as_ref(), opening.name).await?;
+
+        let now = clock.now();
+        let initial = Mode {
+            phase: Phase::Capture,
+            epoch: Epoch(1),
+            hold: None,
+            since: now,
+            plan_hash: opening.plan_hash.to_owned(),
+        };
+        control.ensure_mode(&initial).await?;
+        let sent = clock.monotonic();
+        let row = SessionRow {
+            id: names::token(),
+            name: opening.name.to_owned(),
+            kind: opening.kind,
+            counter: 0,
+            state: SessionState::Open,
+            began: now,
+            ended: None,
+            acknowledged: None,
+        };
+        control.open_session(&row).await?;
+        let shared = Arc::new(Shared {
+            lease: Mutex::new(Lease::new(opening.timing.lease.0, sent)),
+            renew: opening.timing.renew.0,
+            row: Mutex::new(row),
+            control,
+            clock,
+        });
+        // A newcomer stores its row before it reads the mode: so either it sees a hold, or whoever
+        // sets one sees the newcomer.
+        let mode = match shared.control.mode().await.and_then(may_write) {
+            Ok(mode) => mode,
+            Err(error) => {
+                shared.finish(SessionState::Clean).await?;
+                return Err(error);
+            }
+        };
+        let renewal = tokio::spawn(renew(Arc::clone(&shared)));
+        Ok(Self { shared, mode, renewal, _lock: lock })
+    }
+
+    /// The mode under which it was opened. It holds for as long as the session does.
+    #[must_use]
+    pub const fn mode(&self) -> &Mode {
+        &self.mode
+    }
+
+    /// The right to write, for a converger.
+    #[must_use]
+    pub fn permit(&self) -> Arc<dyn Permit> {
+        Arc::<Shared>::clone(&self.shared)
+    }
+
+    /// Ends the session: nothing of it is in flight any more, and every reply was seen.
+    ///
+    /// # Errors
+    /// What the store reports. Then the next process of this name ends it as unclean.
+    pub async fn close(self) -> Result<()> {
+        self.renewal.abort();
+        self.shared.finish(SessionState::Clean).await
+    }
+
+    /// Ends the session, though something of it may be in flight.
+    ///
+    /// # Errors
+    /// As [`Session::close`].
+    pub async fn close_unclean(self) -> Result<()> {
+        self.renewal.abort();
+        self.shared.finish(SessionState::Unclean).await
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.renewal.abort();
+    }
+}
+
+fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Permit for Shared {
+    fn check(&self) -> Result<()> {
+        if held(&self.lease).holds(self.clock.monotonic()) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::WrongPhase, "write")
+            .message("this process lost its lease: its session is over")
+            .hint("run the command again; it resumes under a new session"))
+    }
+}
+
+impl Shared {
+    /// One renewal. The time counts from before it was sent.
+    async fn renew_once(&self) -> Result<()> {
+        let sent = self.clock.monotonic();
+        let mut row = held(&self.row).clone();
+        let seen = row.counter;
+        row.counter += 1;
+        if self.control.update_session(&row, seen).await? {
+            held(&self.lease).renewed(sent, self.clock.monotonic());
+            held(&self.row).counter = row.counter;
+        } else {
+            held(&self.lease).end();
+        }
+        Ok(())
+    }
+
+    async fn finish(&self, state: SessionState) -> Result<()> {
+        held(&self.lease).end();
+        // A renewal that was on its way may have moved the counter.
+        for _ in 0..3 {
+            let Some(mut row) = self.stored().await? else { return Ok(()) };
+            let seen = row.counter;
+            row.state = state;
+            row.ended = Some(self.clock.now());
+            if self.control.update_session(&row, seen).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    async fn stored(&self) -> Result<Option<SessionRow>> {
+        let id = held(&self.row).id.clone();
+        let sessions = self.control.sessions().await?;
+        Ok(sessions.into_iter().find(|session| session.id == id && session.state == SessionState::Open))
+    }
+}
+
+async fn renew(shared: Arc<Shared>) {
+    loop {
+        shared.clock.sleep(shared.renew).await;
+        if let Err(error) = shared.renew_once().await {
+            // The lease runs on; writes stop by themselves when it is over.
+            tracing::warn!(%error, "the session could not be renewed");
+        }
+    }
+}
+
+fn may_write(mode: Option<Mode>) -> Result<Mode> {
+    let wrong = |message: String| Err(Error::new(ErrorKind::WrongPhase, "open a session").message(message));
+    match mode {
+        None => wrong("the mode item is gone".to_owned()),
+        Some(mode) if mode.hold.is_some() => wrong("a flip is under way".to_owned()),
+        Some(mode) if mode.phase.authority() == Authority::Target => wrong(format!(
+            "in phase {} DynamoDB is the authority: it is not overwritten from Blob",
+            mode.phase
+        )),
+        Some(mode) => Ok(mode),
+    }
+}
+
+fn lock(directory: &Path, name: &str) -> Result<File> {
+    let path = directory.join(format!("session-{name}.lock"));
+    let failed = |error: std::io::Error| {
+        Error::new(ErrorKind::Usage, "lock the session").key(path.display()).source(error)
+    };
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "open a session")
+            .key(path.display())
+            .message(format!("another `{name}` is running on this machine"))),
+        Err(TryLockError::Error(error)) => Err(failed(error)),
+    }
+}
+
+/// Whoever holds the lock of a name knows that its predecessors are dead: they end as unclean.
+///
+/// # Errors
+/// What the store reports.
+async fn close_predecessors(control: &Control, clock: &dyn Clock, name: &str) -> Result<()> {
+    for mut session in control.sessions().await? {
+        if session.name == name && session.state == SessionState::Open {
+            let seen = session.counter;
+            session.state = SessionState::Unclean;
+            session.ended = Some(clock.now());
+            control.update_session(&session, seen).await?;
+        }
+    }
+    Ok(())
+}

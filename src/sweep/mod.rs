@@ -1,0 +1,9 @@
+//! Lists both sides, finds where they differ, and repairs it.
+//!
+//! [`walk`] reads the source page by page together with the anchors; `compare` judges one pathname,
+//! purely; `Sweep` drives a whole comparison in both directions, with coverage and a self-test.
+//!
+//! A sweep never takes a moving key for equal or for drift: what differs is judged again, from anchor to
+//! anchor, and is `Unverified` if it never holds still.
+
+pub mod walk;
