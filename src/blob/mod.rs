@@ -7,6 +7,7 @@
 //! Nothing in here knows of plans, of DynamoDB or of the protocol.
 
 pub mod client;
+pub mod faults;
 pub mod location;
 pub mod media;
 pub mod memory;

@@ -126,6 +126,20 @@ pub struct GetOptions {
     pub no_cache: bool,
 }
 
+impl GetOptions {
+    /// The part of a whole body that its range asks for.
+    #[must_use]
+    pub fn part_of(&self, body: &Bytes) -> Bytes {
+        let Some((first, last)) = self.range else { return body.clone() };
+        let length = body.len() as u64;
+        let end = last.map_or(length, |last| last.saturating_add(1).min(length));
+        let start = first.min(end);
+        let position =
+            |at: u64| usize::try_from(at).expect("invariant: at most the length of bytes in memory");
+        body.slice(position(start)..position(end))
+    }
+}
+
 /// Content, and what the store says of it.
 #[derive(Debug)]
 pub struct Content {

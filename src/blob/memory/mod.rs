@@ -182,7 +182,7 @@ impl BlobStore for MemoryBlob {
             content_type: head.content_type,
             content_disposition: head.content_disposition,
             cache_control: head.cache_control,
-            body: part_of(&stored.body, options.range).into(),
+            body: options.part_of(&stored.body).into(),
         }))
     }
 
@@ -260,14 +260,4 @@ impl BlobStore for MemoryBlob {
         let (options, at) = (options.clone(), self.clock.now());
         self.write(move |state| state.complete_multipart(&pathname, &upload, &parts, &options, at)).await
     }
-}
-
-/// The bytes of a range, first and last inclusive; none of those past the end.
-fn part_of(body: &Bytes, range: Option<(u64, Option<u64>)>) -> Bytes {
-    let Some((first, last)) = range else { return body.clone() };
-    let length = body.len() as u64;
-    let end = last.map_or(length, |last| last.saturating_add(1).min(length));
-    let start = first.min(end);
-    let position = |at: u64| usize::try_from(at).expect("invariant: at most the length of bytes in memory");
-    body.slice(position(start)..position(end))
 }
