@@ -3,7 +3,17 @@
 //! [`document`] finds the fenced blocks and the check boxes, [`Plan`] is what the blocks say, checked and
 //! with defaults. Nothing in here touches a store.
 
+pub mod compile;
 pub mod document;
+mod filters;
+mod hash;
+mod near;
+pub mod pattern;
+mod problem;
+pub mod template;
 mod types;
 
+pub use filters::{FILTERS, iso8601};
+pub use hash::{PlanHash, mapping_digest};
+pub use problem::{Problem, Step};
 pub use types::*;
