@@ -3,6 +3,7 @@
 //!
 //! Always compiled, so that plain `cargo test` finds it; no other module may use it outside its tests.
 
+pub mod blob_contract;
 pub mod clock;
 
 pub use clock::ManualClock;

@@ -1,5 +1,6 @@
 //! The integration tests: one binary, a module per feature.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod blob_memory;
 mod cli;
 mod support;
