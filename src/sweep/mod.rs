@@ -1,9 +1,21 @@
 //! Lists both sides, finds where they differ, and repairs it.
 //!
-//! [`walk`] reads the source page by page together with the anchors; `compare` judges one pathname,
-//! purely; `Sweep` drives a whole comparison in both directions, with coverage and a self-test.
+//! [`walk`] reads the source page by page together with the anchors; [`compare`] judges one pathname,
+//! purely; [`Sweep`] drives a whole comparison in both directions, with coverage and a self-test.
 //!
 //! A sweep never takes a moving key for equal or for drift: what differs is judged again, from anchor to
 //! anchor, and is `Unverified` if it never holds still.
 
+pub mod compare;
+pub mod drift;
+mod judge;
+mod ledger;
+mod repair;
+mod report;
+mod run;
+mod self_test;
 pub mod walk;
+
+pub use drift::{Drift, DriftKind};
+pub use report::SweepReport;
+pub use run::{Level, Sweep};

@@ -1,0 +1,269 @@
+//! The judgement of one pathname, pure: what was seen of both sides in, differences out.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+
+use super::drift::{Drift, DriftKind};
+use crate::blob::{ListedBlob, Pathname};
+use crate::converge::{owner, source_rev};
+use crate::digest::Digest;
+use crate::mapping::{MappedItem, Quarantine};
+use crate::target::control::{Anchor, AnchorState};
+use crate::value::{Item, Key, Value};
+
+/// Everything that was seen of one pathname.
+#[derive(Debug, Clone)]
+pub struct Pair {
+    /// Which.
+    pub pathname: Pathname,
+    /// The source, as far as an entity maps it.
+    pub blob: Option<ListedBlob>,
+    /// The digest of its entity's rules.
+    pub mapping: Option<Digest>,
+    /// The mirror.
+    pub anchor: Option<Anchor>,
+    /// The items under the anchor's keys and under the expected ones. None: not looked at.
+    pub items: Option<BTreeMap<Key, Item>>,
+    /// What the blob maps to. None: not looked at.
+    pub expected: Option<Result<Vec<MappedItem>, Quarantine>>,
+    /// The digest of the retained bytes, or why they can't be read. None: not looked at, or none kept.
+    pub retained: Option<Result<Digest, String>>,
+    /// Why the blob's JSON can't be rebuilt from the items that were found. None: it can, or not tried.
+    pub not_rebuilt: Option<String>,
+}
+
+/// What else the judgement depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Rules<'a> {
+    /// The data table's TTL attribute.
+    pub ttl: Option<&'a str>,
+    /// Now, by the wall clock: an item whose TTL has passed may be present or absent.
+    pub now: Timestamp,
+}
+
+/// Where the two sides of a pathname differ. Empty means equal, as far as was looked.
+#[must_use]
+pub fn compare(pair: &Pair, rules: Rules<'_>) -> Vec<Drift> {
+    let live = pair.anchor.as_ref().filter(|anchor| anchor.state != AnchorState::Tombstone);
+    match (&pair.blob, live) {
+        (None, None) => Vec::new(),
+        (None, Some(_)) => vec![pair.drift(DriftKind::Extra, "the source does not hold it (any more)")],
+        (Some(_), None) => missing(pair),
+        (Some(blob), Some(anchor)) => {
+            let same = anchor.version().is_some_and(|mirrored| {
+                mirrored.version == blob.version() && Some(mirrored.mapping) == pair.mapping
+            });
+            match &anchor.state {
+                AnchorState::Pending => {
+                    vec![pair.drift(DriftKind::Stale, "a change was begun and not finished")]
+                }
+                _ if !same => vec![pair.drift(DriftKind::Stale, &stale_because(pair, blob, anchor))],
+                AnchorState::Quarantined { quarantine } => {
+                    vec![pair.drift(DriftKind::Unmappable, &quarantine.to_string())]
+                }
+                AnchorState::Live | AnchorState::Tombstone => contents(pair, anchor, rules),
+            }
+        }
+    }
+}
+
+/// The blob is there and nothing mirrors it: perhaps because somebody else has its item.
+fn missing(pair: &Pair) -> Vec<Drift> {
+    let expected = pair.expected.iter().flatten().flatten();
+    let found = pair.items.as_ref();
+    let held: Vec<Drift> = expected
+        .filter_map(|expected| {
+            let item = found?.get(&expected.key)?;
+            let holder = owner(item).filter(|holder| holder != pair.pathname.as_str());
+            let who = holder.map_or_else(|| "the application".to_owned(), |holder| format!("`{holder}`"));
+            Some(pair.item_drift(DriftKind::Collision, &expected.key, &format!("the item belongs to {who}")))
+        })
+        .collect();
+    if held.is_empty() { vec![pair.drift(DriftKind::Missing, "nothing mirrors it")] } else { held }
+}
+
+fn stale_because(pair: &Pair, blob: &ListedBlob, anchor: &Anchor) -> String {
+    let mirrored = anchor.version();
+    match mirrored {
+        Some(mirrored) if mirrored.version == blob.version() && Some(mirrored.mapping) != pair.mapping => {
+            "it was mapped under other rules".to_owned()
+        }
+        Some(mirrored) if mirrored.version.etag == blob.etag => "it was stored again since".to_owned(),
+        _ => "the mirror holds another version".to_owned(),
+    }
+}
+
+fn contents(pair: &Pair, anchor: &Anchor, rules: Rules<'_>) -> Vec<Drift> {
+    let mut drift = Vec::new();
+    if let Some(items) = &pair.items {
+        let expected: BTreeMap<&Key, &Item> =
+            pair.expected.iter().flatten().flatten().map(|mapped| (&mapped.key, &mapped.item)).collect();
+        for key in &anchor.items {
+            drift.extend(item(pair, anchor, key, items.get(key), expected.get(key).copied(), rules));
+        }
+        for (key, _) in expected.iter().filter(|(key, _)| !anchor.items.contains(key)) {
+            drift.push(pair.item_drift(DriftKind::Different, key, "its anchor does not name the item"));
+        }
+    }
+    match &pair.expected {
+        Some(Err(quarantine)) => {
+            drift.push(
+                pair.drift(DriftKind::Different, &format!("mirrored, but it can't be mapped: {quarantine}")),
+            );
+        }
+        Some(Ok(expected)) => {
+            for key in anchor.items.iter().filter(|key| !expected.iter().any(|mapped| mapped.key == **key)) {
+                drift.push(pair.item_drift(DriftKind::Different, key, "the blob does not map to the item"));
+            }
+        }
+        None => {}
+    }
+    let sha256 = anchor.head.as_ref().map(|head| head.sha256);
+    match &pair.retained {
+        Some(Ok(digest)) if Some(*digest) != sha256 => {
+            drift.push(pair.drift(DriftKind::Different, "the retained bytes are not the blob's"));
+        }
+        Some(Err(reason)) => drift.push(pair.drift(DriftKind::Different, reason)),
+        Some(Ok(_)) | None => {}
+    }
+    if let Some(reason) = &pair.not_rebuilt
+        && drift.is_empty()
+    {
+        drift.push(pair.drift(DriftKind::Different, reason));
+    }
+    drift
+}
+
+/// One item that the anchor names.
+fn item(
+    pair: &Pair,
+    anchor: &Anchor,
+    key: &Key,
+    found: Option<&Item>,
+    expected: Option<&Item>,
+    rules: Rules<'_>,
+) -> Option<Drift> {
+    let Some(found) = found else {
+        let expired = expected.is_some_and(|item| expired(item, rules));
+        return (!expired)
+            .then(|| pair.item_drift(DriftKind::Missing, key, "its anchor names it, it is not there"));
+    };
+    match owner(found) {
+        Some(holder) if holder == pair.pathname.as_str() => {}
+        Some(holder) => {
+            let detail = format!("the item belongs to `{holder}`");
+            return Some(pair.item_drift(DriftKind::Collision, key, &detail));
+        }
+        None => {
+            return Some(pair.item_drift(
+                DriftKind::Collision,
+                key,
+                "the item has no `_source`: it is the application's",
+            ));
+        }
+    }
+    if source_rev(found) != anchor.items_rev.as_ref().map(crate::protocol::Rev::as_str) {
+        return Some(pair.item_drift(DriftKind::Orphan, key, "its rev is not the one that its anchor names"));
+    }
+    let diff = difference(expected?, found)?;
+    let mut drift = pair.item_drift(DriftKind::Different, key, "attributes differ");
+    drift.diff = Some(diff);
+    Some(drift)
+}
+
+fn expired(item: &Item, rules: Rules<'_>) -> bool {
+    let seconds = rules.ttl.and_then(|ttl| item.get(ttl)?.as_n()?.as_i64());
+    seconds.is_some_and(|seconds| seconds <= rules.now.as_second())
+}
+
+/// The lines in which two items differ, `_source` aside; none where they are equal, numbers compared as
+/// decimals.
+fn difference(expected: &Item, found: &Item) -> Option<String> {
+    let found: Item = found
+        .iter()
+        .filter(|(name, _)| *name != crate::converge::SOURCE)
+        .map(|(n, v)| (n.clone(), v.clone()))
+        .collect();
+    if *expected == found {
+        return None;
+    }
+    let (expected, found) = (lines(expected), lines(&found));
+    let diff = similar::TextDiff::from_lines(&expected, &found);
+    Some(diff.unified_diff().context_radius(0).to_string())
+}
+
+/// An item, one attribute a line.
+fn lines(item: &Item) -> String {
+    use std::fmt::Write as _;
+    item.iter().fold(String::new(), |mut text, (name, value)| {
+        write!(text, "{name} = ")
+            .and_then(|()| write_value(&mut text, value))
+            .expect("invariant: strings take text");
+        text.push('\n');
+        text
+    })
+}
+
+fn write_value(text: &mut String, value: &Value) -> std::fmt::Result {
+    use std::fmt::Write as _;
+    match value {
+        Value::S(s) => write!(text, "{s:?}"),
+        Value::N(number) => write!(text, "{number}"),
+        Value::B(bytes) => write!(text, "<{} bytes, {:?}>", bytes.len(), Digest::of(bytes)),
+        Value::Bool(truth) => write!(text, "{truth}"),
+        Value::Null => text.write_str("null"),
+        Value::L(list) => write_list(text, '[', ']', list.iter(), write_value),
+        Value::M(map) => write_list(text, '{', '}', map.iter(), |text, (name, value)| {
+            write!(text, "{name:?}: ")?;
+            write_value(text, value)
+        }),
+        Value::Ss(set) => write!(text, "{set:?}"),
+        Value::Ns(set) => write_list(text, '<', '>', set.iter(), |text, number| write!(text, "{number}")),
+        Value::Bs(set) => write!(text, "<{} byte strings>", set.len()),
+    }
+}
+
+fn write_list<T>(
+    text: &mut String,
+    open: char,
+    close: char,
+    values: impl Iterator<Item = T>,
+    mut one: impl FnMut(&mut String, T) -> std::fmt::Result,
+) -> std::fmt::Result {
+    text.push(open);
+    for (at, value) in values.enumerate() {
+        if at > 0 {
+            text.push_str(", ");
+        }
+        one(text, value)?;
+    }
+    text.push(close);
+    Ok(())
+}
+
+impl Pair {
+    /// A difference of the whole pathname.
+    #[must_use]
+    pub fn drift(&self, kind: DriftKind, detail: &str) -> Drift {
+        let blob = self.blob.as_ref();
+        let target = self.anchor.as_ref().map(|anchor| match (&anchor.state, &anchor.head) {
+            (AnchorState::Tombstone, _) => format!("tombstone, rev {}", anchor.rev),
+            (_, Some(head)) => format!("{} of {}, rev {}", head.etag, head.uploaded_at, anchor.rev),
+            (_, None) => format!("rev {}", anchor.rev),
+        });
+        Drift {
+            kind,
+            pathname: self.pathname.clone(),
+            key: None,
+            source: blob.map(|blob| format!("{} of {}", blob.etag, blob.uploaded_at)),
+            target,
+            detail: detail.to_owned(),
+            diff: None,
+        }
+    }
+
+    fn item_drift(&self, kind: DriftKind, key: &Key, detail: &str) -> Drift {
+        Drift { key: Some(key.clone()), ..self.drift(kind, detail) }
+    }
+}

@@ -1,0 +1,180 @@
+//! Looks at one pathname, or one item, until it holds still.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+
+use super::compare::{Pair, Rules, compare};
+use super::drift::{Drift, DriftKind};
+use super::run::{Level, Sweep};
+use crate::blob::{ListedBlob, Pathname};
+use crate::converge::{SavedBody, owner, source_rev};
+use crate::digest::Digest;
+use crate::error::Result;
+use crate::mapping::{BlobFacts, EntityId, Rule};
+use crate::protocol::Rev;
+use crate::target::Table;
+use crate::target::control::{Anchor, AnchorState};
+use crate::value::{Item, Key};
+
+/// How often a moving key is looked at before it is `Unverified`.
+const LOOKS: u32 = 5;
+
+impl Sweep<'_> {
+    /// Judges a pathname: anchor, source, items, anchor; again while the anchor moves.
+    pub(super) async fn judge(&self, pathname: &Pathname) -> Result<Vec<Drift>> {
+        let entity = match self.converger.mapper.rule(pathname) {
+            Rule::Entity(entity) => Some(entity),
+            _ => None,
+        };
+        for look in 0..LOOKS {
+            if look > 0 {
+                self.converger.clock.sleep(self.patience * look).await;
+            }
+            let anchor = self.converger.control.anchor(pathname).await?;
+            let blob = match entity {
+                Some(_) => self.converger.source.head(pathname).await?.map(|head| head.blob),
+                None => None,
+            };
+            let Some(pair) = self.look(pathname, entity, anchor, blob).await? else { continue };
+            let after = self.converger.control.anchor(pathname).await?;
+            if after.map(|anchor| anchor.rev) == pair.anchor.as_ref().map(|anchor| anchor.rev.clone()) {
+                return Ok(compare(&pair, self.rules()));
+            }
+        }
+        let bare = Pair::bare(pathname.clone(), None, None);
+        Ok(vec![bare.drift(DriftKind::Unverified, "it did not hold still while it was judged")])
+    }
+
+    /// Everything of one pathname. None where the source holds another version by now.
+    async fn look(
+        &self,
+        pathname: &Pathname,
+        entity: Option<EntityId>,
+        anchor: Option<Anchor>,
+        blob: Option<ListedBlob>,
+    ) -> Result<Option<Pair>> {
+        let mut pair = Pair::bare(pathname.clone(), anchor, blob);
+        pair.mapping = entity.map(|entity| self.converger.mapper.digest(entity));
+        if let (Some(entity), Some(blob)) = (entity, &pair.blob) {
+            let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
+            pair.expected = Some(self.expect(entity, blob, &body));
+        }
+        let mut pairs = [pair];
+        self.load(&mut pairs).await?;
+        let [pair] = pairs;
+        Ok(Some(pair))
+    }
+
+    /// What a body maps to.
+    pub(super) fn expect(
+        &self,
+        entity: EntityId,
+        blob: &ListedBlob,
+        body: &SavedBody,
+    ) -> std::result::Result<Vec<crate::mapping::MappedItem>, crate::mapping::Quarantine> {
+        let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
+        // A TTL that has passed since is no reason for a quarantine now: the comparison allows for it.
+        self.converger.mapper.map(entity, facts, &body.bytes, Timestamp::UNIX_EPOCH)
+    }
+
+    /// Reads the items of pairs, and at the content level their retained bodies.
+    pub(super) async fn load(&self, pairs: &mut [Pair]) -> Result<()> {
+        let wanted: BTreeSet<Key> = pairs.iter().flat_map(Pair::keys).collect();
+        let keys: Vec<Key> = wanted.into_iter().collect();
+        let items = self.converger.control.store().get(Table::Data, &keys).await?;
+        let items: BTreeMap<Key, Item> =
+            keys.into_iter().zip(items).filter_map(|(key, item)| Some((key, item?))).collect();
+        for pair in pairs.iter_mut() {
+            let found = pair.keys().filter_map(|key| Some((key.clone(), items.get(&key)?.clone()))).collect();
+            pair.items = Some(found);
+        }
+        if self.level == Level::Content {
+            self.load_bodies(pairs).await?;
+        }
+        Ok(())
+    }
+
+    async fn load_bodies(&self, pairs: &mut [Pair]) -> Result<()> {
+        let anchors: Vec<Anchor> = pairs.iter().filter_map(|pair| pair.anchor.clone()).collect();
+        let bodies = self.converger.control.bodies(&anchors.iter().collect::<Vec<_>>()).await?;
+        let mut bodies = bodies.into_iter();
+        for pair in pairs.iter_mut().filter(|pair| pair.anchor.is_some()) {
+            pair.retained = bodies.next().flatten().map(|body| match body {
+                Ok(bytes) => Ok(Digest::of(bytes)),
+                Err(error) => Err(error.detail().unwrap_or_default().to_owned()),
+            });
+        }
+        Ok(())
+    }
+
+    /// Judges an item that no anchor seems to name: its anchor, the item, its anchor.
+    pub(super) async fn judge_stray(&self, key: &Key) -> Result<Option<Drift>> {
+        for look in 0..LOOKS {
+            if look > 0 {
+                self.converger.clock.sleep(self.patience * look).await;
+            }
+            let Some(first) = self.item(key).await? else { return Ok(None) };
+            // Without `_source` it is the application's, and nothing of ours.
+            let Some(pathname) = owner(&first).map(Pathname::new) else { return Ok(None) };
+            let before = self.converger.control.anchor(&pathname).await?;
+            let item = self.item(key).await?;
+            let after = self.converger.control.anchor(&pathname).await?;
+            if item.as_ref() != Some(&first) || rev(before.as_ref()) != rev(after.as_ref()) {
+                continue;
+            }
+            let named = after.as_ref().is_some_and(|anchor| {
+                anchor.state == AnchorState::Live
+                    && anchor.items.contains(key)
+                    && anchor.items_rev.as_ref().map(Rev::as_str) == source_rev(&first)
+            });
+            let detail = match &after {
+                None => "its blob has no anchor",
+                Some(anchor) if anchor.items.contains(key) => "its rev is not the one that its anchor names",
+                Some(_) => "its anchor does not name it",
+            };
+            let pair = Pair::bare(pathname, after, None);
+            let drift = Drift { key: Some(key.clone()), ..pair.drift(DriftKind::Orphan, detail) };
+            return Ok((!named).then_some(drift));
+        }
+        let bare = Pair::bare(Pathname::new(""), None, None);
+        let drift = bare.drift(DriftKind::Unverified, "the item did not hold still while it was judged");
+        Ok(Some(Drift { key: Some(key.clone()), ..drift }))
+    }
+
+    async fn item(&self, key: &Key) -> Result<Option<Item>> {
+        let store = self.converger.control.store();
+        Ok(store.get(Table::Data, std::slice::from_ref(key)).await?.pop().flatten())
+    }
+
+    pub(super) fn rules(&self) -> Rules<'_> {
+        Rules { ttl: self.target.ttl.as_deref(), now: self.converger.clock.now() }
+    }
+}
+
+fn rev(anchor: Option<&Anchor>) -> Option<&Rev> {
+    anchor.map(|anchor| &anchor.rev)
+}
+
+impl Pair {
+    /// A pair of which only anchor and listing were seen.
+    pub(super) fn bare(pathname: Pathname, anchor: Option<Anchor>, blob: Option<ListedBlob>) -> Self {
+        Self {
+            pathname,
+            blob,
+            mapping: None,
+            anchor,
+            items: None,
+            expected: None,
+            retained: None,
+            not_rebuilt: None,
+        }
+    }
+
+    /// The keys of the items that matter to it.
+    fn keys(&self) -> impl Iterator<Item = Key> {
+        let named = self.anchor.iter().flat_map(|anchor| anchor.items.iter());
+        let expected = self.expected.iter().flatten().flatten().map(|mapped| &mapped.key);
+        named.chain(expected).cloned().collect::<BTreeSet<_>>().into_iter()
+    }
+}

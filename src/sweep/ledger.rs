@@ -1,0 +1,203 @@
+//! What a sweep has seen, on disk: SQLite's own temporary file, gone with the sweep. So memory does not
+//! grow with the store.
+
+use std::sync::{Mutex, PoisonError};
+
+use rusqlite::{Connection, OptionalExtension as _, params};
+
+use crate::blob::Pathname;
+use crate::error::{Error, ErrorKind, Result};
+use crate::value::Key;
+
+/// How many rows are read back at a time.
+const PAGE: u32 = 500;
+
+/// The rows of one sweep.
+pub(super) struct Ledger {
+    connection: Mutex<Connection>,
+}
+
+/// What an anchor says of a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Claim {
+    /// No anchor names it.
+    None,
+    /// An anchor names it, for another pathname or rev.
+    Other,
+    /// Its anchor names it so.
+    Same,
+}
+
+fn failed(error: rusqlite::Error) -> Error {
+    Error::new(ErrorKind::Internal, "keep the sweep's notes in a temporary file").source(error)
+}
+
+impl Ledger {
+    pub(super) fn new() -> Result<Self> {
+        // An empty name is a temporary database on disk.
+        let connection = Connection::open("").map_err(failed)?;
+        connection
+            .execute_batch(
+                "PRAGMA synchronous = off;
+                 PRAGMA journal_mode = off;
+                 CREATE TABLE names (pathname TEXT PRIMARY KEY, listed INTEGER DEFAULT 0,
+                                     anchored INTEGER DEFAULT 0, judged INTEGER DEFAULT 0) WITHOUT ROWID;
+                 CREATE TABLE claims (pk TEXT, sk TEXT, pathname TEXT, rev TEXT, met INTEGER DEFAULT 0,
+                                      PRIMARY KEY (pk, sk)) WITHOUT ROWID;
+                 CREATE TABLE suspects (pathname TEXT PRIMARY KEY) WITHOUT ROWID;
+                 CREATE TABLE strays (pk TEXT, sk TEXT, PRIMARY KEY (pk, sk)) WITHOUT ROWID;",
+            )
+            .map_err(failed)?;
+        Ok(Self { connection: Mutex::new(connection) })
+    }
+
+    fn with<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
+        run(&self.connection.lock().unwrap_or_else(PoisonError::into_inner)).map_err(failed)
+    }
+
+    /// Many changes at once.
+    fn all<T>(
+        &self,
+        rows: impl IntoIterator<Item = T>,
+        mut run: impl FnMut(&Connection, T) -> rusqlite::Result<()>,
+    ) -> Result<()> {
+        self.with(|connection| {
+            connection.execute_batch("BEGIN")?;
+            for row in rows {
+                run(connection, row)?;
+            }
+            connection.execute_batch("COMMIT")
+        })
+    }
+
+    /// Pathnames were listed by the source.
+    pub(super) fn listed<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>) -> Result<()> {
+        self.note(
+            pathnames,
+            "INSERT INTO names (pathname, listed) VALUES (?, 1) ON CONFLICT DO UPDATE SET listed = 1",
+        )
+    }
+
+    /// Pathnames have anchors that hold something.
+    pub(super) fn anchored<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>) -> Result<()> {
+        self.note(
+            pathnames,
+            "INSERT INTO names (pathname, anchored) VALUES (?, 1) ON CONFLICT DO UPDATE SET anchored = 1",
+        )
+    }
+
+    /// A verdict on pathnames was reached.
+    pub(super) fn judged<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>) -> Result<()> {
+        self.note(pathnames, "UPDATE names SET judged = 1 WHERE pathname = ?")
+    }
+
+    /// No verdict on a pathname could be reached.
+    pub(super) fn unjudged(&self, pathname: &Pathname) -> Result<()> {
+        self.note([pathname], "UPDATE names SET judged = 0 WHERE pathname = ?")
+    }
+
+    fn note<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>, sql: &str) -> Result<()> {
+        self.all(pathnames, |connection, pathname| {
+            connection.prepare_cached(sql)?.execute([pathname.as_str()]).map(drop)
+        })
+    }
+
+    /// Listed, listed with a verdict, anchored, anchored with a verdict.
+    pub(super) fn coverage(&self) -> Result<[u64; 4]> {
+        self.with(|connection| {
+            connection.query_row(
+                "SELECT count(*) FILTER (WHERE listed), count(*) FILTER (WHERE listed AND judged),
+                        count(*) FILTER (WHERE anchored), count(*) FILTER (WHERE anchored AND judged)
+                 FROM names",
+                [],
+                |row| Ok([row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?]),
+            )
+        })
+    }
+
+    /// Anchors name these keys, for this pathname and rev.
+    pub(super) fn claims<'a>(
+        &self,
+        claims: impl IntoIterator<Item = (&'a Key, &'a Pathname, &'a str)>,
+    ) -> Result<()> {
+        self.all(claims, |connection, (key, pathname, rev)| {
+            let mut insert =
+                connection.prepare_cached("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, 0)")?;
+            insert.execute(params![key.partition, key.sort, pathname.as_str(), rev]).map(drop)
+        })
+    }
+
+    /// An item of ours was met; says what the anchors said of its key.
+    pub(super) fn met(&self, key: &Key, pathname: &str, rev: &str) -> Result<Claim> {
+        self.with(|connection| {
+            let mut find =
+                connection.prepare_cached("SELECT pathname, rev FROM claims WHERE pk = ? AND sk = ?")?;
+            let claim: Option<(String, String)> = find
+                .query_row(params![key.partition, key.sort], |row| Ok((row.get(0)?, row.get(1)?)))
+                .optional()?;
+            let Some(claim) = claim else { return Ok(Claim::None) };
+            let mut mark = connection.prepare_cached("UPDATE claims SET met = 1 WHERE pk = ? AND sk = ?")?;
+            mark.execute(params![key.partition, key.sort])?;
+            Ok(if (claim.0.as_str(), claim.1.as_str()) == (pathname, rev) {
+                Claim::Same
+            } else {
+                Claim::Other
+            })
+        })
+    }
+
+    /// Pathnames whose anchors name items that were not met become suspects.
+    pub(super) fn suspect_unmet(&self) -> Result<()> {
+        self.with(|connection| {
+            connection
+                .execute(
+                    "INSERT OR IGNORE INTO suspects SELECT DISTINCT pathname FROM claims WHERE met = 0",
+                    [],
+                )
+                .map(drop)
+        })
+    }
+
+    /// These pathnames are to be judged singly.
+    pub(super) fn suspect<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>) -> Result<()> {
+        self.all(pathnames, |connection, pathname| {
+            let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO suspects VALUES (?)")?;
+            insert.execute([pathname.as_str()]).map(drop)
+        })
+    }
+
+    /// This item is to be judged singly.
+    pub(super) fn stray(&self, key: &Key) -> Result<()> {
+        self.with(|connection| {
+            let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO strays VALUES (?, ?)")?;
+            insert.execute([&key.partition, &key.sort]).map(drop)
+        })
+    }
+
+    pub(super) fn suspect_count(&self) -> Result<u64> {
+        self.with(|connection| connection.query_row("SELECT count(*) FROM suspects", [], |row| row.get(0)))
+    }
+
+    /// The next suspects after a pathname, in order.
+    pub(super) fn suspects(&self, after: &str) -> Result<Vec<Pathname>> {
+        self.with(|connection| {
+            let mut find = connection
+                .prepare_cached("SELECT pathname FROM suspects WHERE pathname > ? ORDER BY 1 LIMIT ?")?;
+            let rows = find.query_map(params![after, PAGE], |row| row.get::<_, String>(0))?;
+            rows.map(|row| row.map(Pathname::new)).collect()
+        })
+    }
+
+    /// The next strays after a key, in order.
+    pub(super) fn strays(&self, after: &Key) -> Result<Vec<Key>> {
+        self.with(|connection| {
+            let mut find = connection.prepare_cached(
+                "SELECT pk, sk FROM strays WHERE (pk, sk) > (?, ?) ORDER BY pk, sk LIMIT ?",
+            )?;
+            let rows = find.query_map(params![after.partition, after.sort, PAGE], |row| {
+                Ok(Key { partition: row.get(0)?, sort: row.get(1)? })
+            })?;
+            rows.collect()
+        })
+    }
+}

@@ -1,0 +1,51 @@
+//! Settles drift: converges pathnames once more, and removes items that nothing names.
+
+use super::drift::{Drift, DriftKind};
+use super::run::Sweep;
+use crate::blob::Pathname;
+use crate::converge::Converged;
+use crate::error::Result;
+use crate::protocol::converge::Purpose;
+use crate::target::control::{Anchor, names};
+use crate::target::{Condition, Table, Write};
+use crate::value::{Key, Value};
+
+impl Sweep<'_> {
+    /// Converges a drifted pathname and judges it again; returns what still differs.
+    pub(super) async fn repair(&self, pathname: &Pathname) -> Result<Vec<Drift>> {
+        match self.converger.converge(pathname, Purpose::Repair).await? {
+            Converged::Equal | Converged::Written | Converged::Quarantined | Converged::GaveUp => {}
+            // The judgement names the item and its owner.
+            Converged::Collision { .. } => {}
+        }
+        self.judge(pathname).await
+    }
+
+    /// Settles an item that its anchor does not name, and judges it again; returns what still differs.
+    pub(super) async fn repair_stray(&self, drift: &Drift) -> Result<Option<Drift>> {
+        let Some(key) = &drift.key else { return Ok(None) };
+        if drift.kind == DriftKind::Orphan {
+            let anchor = self.converger.control.anchor(&drift.pathname).await?;
+            if anchor.as_ref().is_some_and(|anchor| anchor.items.contains(key)) {
+                self.converger.converge(&drift.pathname, Purpose::Repair).await?;
+            } else {
+                self.remove(key, &drift.pathname, anchor.as_ref()).await?;
+            }
+        }
+        self.judge_stray(key).await
+    }
+
+    /// Removes an item of ours, if the anchor that does not name it is still the one that was seen.
+    async fn remove(&self, key: &Key, pathname: &Pathname, anchor: Option<&Anchor>) -> Result<()> {
+        self.converger.permit.check()?;
+        let unchanged = anchor
+            .map_or(Condition::Absent, |anchor| Condition::equals(["rev"], Value::s(anchor.rev.as_str())));
+        let ours = Condition::equals(["_source", "pathname"], Value::s(pathname.as_str()));
+        let writes = vec![
+            Write::Check { table: Table::Control, key: names::anchor(pathname), condition: unchanged },
+            Write::Delete { table: Table::Data, key: key.clone(), condition: ours },
+        ];
+        // Where a condition fails, somebody moved: the judgement that follows looks again.
+        self.converger.control.store().transact(&names::token(), writes).await.map(drop)
+    }
+}

@@ -1,0 +1,332 @@
+//! A whole comparison, in both directions.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::compare::{Pair, compare};
+use super::drift::Drift;
+use super::ledger::{Claim, Ledger};
+use super::report::SweepReport;
+use super::self_test;
+use super::walk::Walk;
+use crate::converge::{Converger, Seen, owner, source_rev};
+use crate::error::{Error, ErrorKind, Result};
+use crate::event::{Event, Events, Task};
+use crate::mapping::Rule;
+use crate::plan::TargetPlan;
+use crate::target::control::{AnchorState, names};
+use crate::target::store::Scan;
+use crate::target::{Page, Table};
+use crate::value::{Item, Key, Value};
+
+/// How many pathnames are compared together.
+const BATCH: usize = 200;
+/// Bodies read, and keys judged, at a time.
+const CONCURRENCY: usize = 8;
+/// Into how many shares the data table's scan is cut.
+const SEGMENTS: u32 = 4;
+
+/// How deep a comparison looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Level {
+    /// Versions, revs and keys.
+    Inventory,
+    /// Every attribute of every item, recomputed from the bodies, and the retained bytes.
+    Content,
+}
+
+/// A comparison of both stores.
+#[derive(Debug, Clone, Copy)]
+pub struct Sweep<'a> {
+    /// Both stores, and the plan's entities.
+    pub converger: &'a Converger,
+    /// The data table's keys and TTL.
+    pub target: &'a TargetPlan,
+    /// Only blobs whose pathnames begin so.
+    pub prefix: &'a str,
+    /// How deep to look.
+    pub level: Level,
+    /// Whether to settle what is found.
+    pub repair: bool,
+    /// Whether a store in which nothing is listed may pass.
+    pub allow_empty: bool,
+    /// How long to wait before a moving key is looked at again; grows with each look.
+    pub patience: Duration,
+}
+
+/// Counts on the way.
+#[derive(Default)]
+struct Tally {
+    items: u64,
+    items_compared: u64,
+    other_items: u64,
+    ignored: u64,
+    accepted: u64,
+    unmapped: Vec<(crate::blob::Pathname, String)>,
+    equal: usize,
+    planted: u64,
+    found: u64,
+}
+
+impl Sweep<'_> {
+    /// Compares everything: all blobs with their anchors, all anchors with their blobs, all items with
+    /// their anchors; what differs is judged again, singly; with `repair`, it is settled.
+    ///
+    /// # Errors
+    /// `Interrupted` when cancelled; what the stores report. A sweep that fails proves nothing.
+    pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<SweepReport> {
+        let began = self.converger.clock.now();
+        let ledger = Ledger::new()?;
+        let mut tally = Tally::default();
+        self.blobs(&ledger, &mut tally, events, cancel).await?;
+        self.anchors(&ledger, cancel).await?;
+        self.items(&ledger, &mut tally, events, cancel).await?;
+        ledger.suspect_unmet()?;
+        let (drift, remaining) = self.suspects(&ledger, &mut tally, events, cancel).await?;
+        let [listed, compared, anchored, anchors_compared] = ledger.coverage()?;
+        Ok(SweepReport {
+            began,
+            ended: self.converger.clock.now(),
+            level: self.level,
+            listed,
+            compared,
+            anchored,
+            anchors_compared,
+            items: tally.items,
+            items_compared: tally.items_compared,
+            other_items: tally.other_items,
+            ignored: tally.ignored,
+            accepted: tally.accepted,
+            unmapped: tally.unmapped,
+            planted: tally.planted,
+            found: tally.found,
+            drift,
+            remaining: self.repair.then_some(remaining),
+            allow_empty: self.allow_empty,
+        })
+    }
+
+    /// All blobs against their anchors, and at the content level against their items.
+    async fn blobs(
+        &self,
+        ledger: &Ledger,
+        tally: &mut Tally,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        let Converger { source, control, mapper, .. } = self.converger;
+        let mut walk = Walk::new(Arc::clone(source), control.clone(), Arc::clone(mapper), self.prefix);
+        events.report(Event::Started { task: Task::Sweep, total: None });
+        while let Some(page) = walk.next().await? {
+            tally.ignored += page.ignored;
+            tally.accepted += page.accepted;
+            tally.unmapped.extend(page.unmapped);
+            ledger.listed(page.mapped.iter().map(|seen| &seen.pathname))?;
+            for batch in page.mapped.chunks(BATCH) {
+                interrupted(cancel)?;
+                self.batch(ledger, tally, batch).await?;
+                events.report(Event::Advanced { task: Task::Sweep, by: batch.len() as u64 });
+            }
+        }
+        events.report(Event::Finished { task: Task::Sweep });
+        Ok(())
+    }
+
+    async fn batch(&self, ledger: &Ledger, tally: &mut Tally, batch: &[Seen]) -> Result<()> {
+        let pairs: Vec<Option<Pair>> =
+            stream::iter(batch).map(|seen| self.pair(seen)).buffered(CONCURRENCY).try_collect().await?;
+        let moving =
+            batch.iter().zip(&pairs).filter(|(_, pair)| pair.is_none()).map(|(seen, _)| &seen.pathname);
+        ledger.suspect(moving)?;
+        let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
+        if self.level == Level::Content {
+            self.load(&mut pairs).await?;
+        }
+        let rules = self.rules();
+        let mut equal = Vec::new();
+        for pair in pairs {
+            if compare(&pair, rules).is_empty() {
+                if tally.equal < self_test::PAIRS && pair.blob.is_some() {
+                    tally.equal += 1;
+                    let (planted, found) = self_test::spoil(&pair, rules);
+                    tally.planted += planted;
+                    tally.found += found;
+                }
+                equal.push(pair.pathname);
+            } else {
+                ledger.suspect([&pair.pathname])?;
+            }
+        }
+        ledger.judged(&equal)
+    }
+
+    /// What was seen of a pathname, with what its body maps to at the content level. None where the
+    /// source holds another version by now.
+    async fn pair(&self, seen: &Seen) -> Result<Option<Pair>> {
+        let mut pair = Pair::bare(seen.pathname.clone(), seen.anchor.clone(), seen.blob.clone());
+        let Rule::Entity(entity) = self.converger.mapper.rule(&seen.pathname) else { return Ok(Some(pair)) };
+        pair.mapping = Some(self.converger.mapper.digest(entity));
+        if let (Level::Content, Some(blob)) = (self.level, &seen.blob) {
+            let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
+            pair.expected = Some(self.expect(entity, blob, &body));
+        }
+        Ok(Some(pair))
+    }
+
+    /// All anchors: what they name is written down.
+    async fn anchors(&self, ledger: &Ledger, cancel: &CancellationToken) -> Result<()> {
+        for shard in 0..names::SHARDS {
+            let mut after = None;
+            loop {
+                interrupted(cancel)?;
+                let (anchors, next) = self.converger.control.anchors_of_shard(shard, after).await?;
+                let holding = anchors.iter().filter(|anchor| anchor.state != AnchorState::Tombstone);
+                ledger.anchored(holding.map(|anchor| &anchor.pathname))?;
+                let claims = anchors.iter().flat_map(|anchor| {
+                    let rev = anchor.items_rev.as_ref().map_or("", crate::protocol::Rev::as_str);
+                    anchor.items.iter().map(move |key| (key, &anchor.pathname, rev))
+                });
+                ledger.claims(claims)?;
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All items against what the anchors name.
+    async fn items(
+        &self,
+        ledger: &Ledger,
+        tally: &mut Tally,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<()> {
+        events.report(Event::Started { task: Task::Scan, total: None });
+        let mut segments: Vec<Scan> =
+            (0..SEGMENTS).map(|segment| Scan { segment, segments: SEGMENTS, after: None }).collect();
+        while !segments.is_empty() {
+            interrupted(cancel)?;
+            let store = self.converger.control.store();
+            let pages: Vec<Page> = stream::iter(&segments)
+                .map(|scan| store.scan(Table::Data, scan))
+                .buffered(SEGMENTS as usize)
+                .try_collect()
+                .await?;
+            let mut open = Vec::new();
+            for (scan, page) in segments.into_iter().zip(pages) {
+                let count = page.items.len() as u64;
+                for item in page.items {
+                    self.met(ledger, tally, &item)?;
+                }
+                events.report(Event::Advanced { task: Task::Scan, by: count });
+                if page.next.is_some() {
+                    open.push(Scan { after: page.next, ..scan });
+                }
+            }
+            segments = open;
+        }
+        events.report(Event::Finished { task: Task::Scan });
+        Ok(())
+    }
+
+    fn met(&self, ledger: &Ledger, tally: &mut Tally, item: &Item) -> Result<()> {
+        let (Some(pathname), Some(rev)) = (owner(item), source_rev(item)) else {
+            tally.other_items += 1;
+            return Ok(());
+        };
+        tally.items += 1;
+        let key = self.key(item);
+        if ledger.met(&key, &pathname, rev)? == Claim::Same {
+            tally.items_compared += 1;
+        } else {
+            ledger.stray(&key)?;
+        }
+        Ok(())
+    }
+
+    fn key(&self, item: &Item) -> Key {
+        let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
+        Key::new(text(&self.target.partition_key), text(&self.target.sort_key))
+    }
+
+    /// Judges singly what seemed to differ; with `repair`, settles it and judges it again.
+    async fn suspects(
+        &self,
+        ledger: &Ledger,
+        tally: &mut Tally,
+        events: &Events,
+        cancel: &CancellationToken,
+    ) -> Result<(Vec<Drift>, Vec<Drift>)> {
+        let (mut drift, mut remaining) = (Vec::new(), Vec::new());
+        let task = if self.repair { Task::Repair } else { Task::Judge };
+        events.report(Event::Started { task, total: Some(ledger.suspect_count()?) });
+        let mut after = String::new();
+        loop {
+            let page = ledger.suspects(&after)?;
+            let Some(last) = page.last() else { break };
+            last.as_str().clone_into(&mut after);
+            let mut judged = stream::iter(page)
+                .map(|pathname| async move {
+                    interrupted(cancel)?;
+                    let found = self.judge(&pathname).await?;
+                    let repairable = found.iter().any(|drift| drift.kind.repairable());
+                    let left =
+                        if self.repair && repairable { self.repair(&pathname).await? } else { found.clone() };
+                    Ok::<_, Error>((pathname, found, left))
+                })
+                .buffer_unordered(CONCURRENCY);
+            while let Some(judged) = judged.next().await {
+                let (pathname, found, left) = judged?;
+                if left.iter().any(|drift| drift.kind == super::DriftKind::Unverified) {
+                    ledger.unjudged(&pathname)?;
+                } else {
+                    ledger.judged([&pathname])?;
+                }
+                drift.extend(found);
+                remaining.extend(left);
+                events.report(Event::Advanced { task, by: 1 });
+            }
+        }
+        self.strays(ledger, tally, &mut drift, &mut remaining).await?;
+        events.report(Event::Finished { task });
+        Ok((drift, remaining))
+    }
+
+    async fn strays(
+        &self,
+        ledger: &Ledger,
+        tally: &mut Tally,
+        drift: &mut Vec<Drift>,
+        remaining: &mut Vec<Drift>,
+    ) -> Result<()> {
+        let mut after = Key::new("", "");
+        loop {
+            let page = ledger.strays(&after)?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.clone();
+            for key in page {
+                let found = self.judge_stray(&key).await?;
+                let left = match &found {
+                    Some(drift) if self.repair => self.repair_stray(drift).await?,
+                    _ => found.clone(),
+                };
+                let verified = left.iter().all(|drift| drift.kind != super::DriftKind::Unverified);
+                tally.items_compared += u64::from(verified);
+                drift.extend(found);
+                remaining.extend(left);
+            }
+        }
+    }
+}
+
+fn interrupted(cancel: &CancellationToken) -> Result<()> {
+    if cancel.is_cancelled() { Err(Error::new(ErrorKind::Interrupted, "sweep")) } else { Ok(()) }
+}
