@@ -13,8 +13,8 @@
 //! - [`backfill`]: the bulk caller of converge
 //! - [`dual_write`]: sessions of the processes that write
 //! - [`sweep`]: lists both sides, finds drift, repairs it
-//! - `gate`: checks and their evidence
-//! - `cutover`: phase, read mode, epoch
+//! - [`gate`]: checks and their evidence
+//! - [`cutover`]: phase, read mode, epoch
 //! - [`cli`]: one file per command
 //!
 //! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
@@ -24,10 +24,12 @@ pub mod blob;
 pub mod cli;
 pub mod clock;
 pub mod converge;
+pub mod cutover;
 pub mod digest;
 pub mod dual_write;
 pub mod error;
 pub mod event;
+pub mod gate;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;

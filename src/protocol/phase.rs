@@ -38,6 +38,26 @@ impl Phase {
         }
     }
 
+    /// The phase that the next step forward leads to.
+    #[must_use]
+    pub const fn forward(self) -> Option<Self> {
+        match self {
+            Self::Capture | Self::Shadow => Some(Self::Cutover),
+            Self::Canary | Self::Cutover | Self::Final => None,
+        }
+    }
+
+    /// Whether there is a step from this phase to that one.
+    #[must_use]
+    pub const fn allows(self, target: Self) -> bool {
+        matches!(
+            (self, target),
+            (Self::Capture | Self::Shadow, Self::Cutover)
+                // The way back: evidence starts anew.
+                | (Self::Cutover, Self::Shadow)
+        )
+    }
+
     /// Its name in the mode item, in the plan and on the command line.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

@@ -58,7 +58,8 @@ impl Sweep<'_> {
         pair.mapping = entity.map(|entity| self.converger.mapper.digest(entity));
         if let (Some(entity), Some(blob)) = (entity, &pair.blob) {
             let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
-            pair.expected = Some(self.expect(entity, blob, &body));
+            let blob = blob.clone();
+            self.expect(&mut pair, entity, &blob, &body);
         }
         let mut pairs = [pair];
         self.load(&mut pairs).await?;
@@ -66,16 +67,13 @@ impl Sweep<'_> {
         Ok(Some(pair))
     }
 
-    /// What a body maps to.
-    pub(super) fn expect(
-        &self,
-        entity: EntityId,
-        blob: &ListedBlob,
-        body: &SavedBody,
-    ) -> std::result::Result<Vec<crate::mapping::MappedItem>, crate::mapping::Quarantine> {
+    /// Adds what a body holds and maps to.
+    pub(super) fn expect(&self, pair: &mut Pair, entity: EntityId, blob: &ListedBlob, body: &SavedBody) {
+        let mapper = &self.converger.mapper;
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
+        pair.document = mapper.decode(entity, &body.bytes).ok();
         // A TTL that has passed since is no reason for a quarantine now: the comparison allows for it.
-        self.converger.mapper.map(entity, facts, &body.bytes, Timestamp::UNIX_EPOCH)
+        pair.expected = Some(mapper.map(entity, facts, &body.bytes, Timestamp::UNIX_EPOCH));
     }
 
     /// Reads the items of pairs, and at the content level their retained bodies.
@@ -104,8 +102,20 @@ impl Sweep<'_> {
                 Ok(bytes) => Ok(Digest::of(bytes)),
                 Err(error) => Err(error.detail().unwrap_or_default().to_owned()),
             });
+            pair.not_rebuilt = self.round_trip(pair);
         }
         Ok(())
+    }
+
+    /// The inverse of the mapping: why the JSON that is rebuilt from the items is not the blob's. None
+    /// where it is, or where the plan keeps too little of it to try.
+    fn round_trip(&self, pair: &Pair) -> Option<String> {
+        let Rule::Entity(entity) = self.converger.mapper.rule(&pair.pathname) else { return None };
+        let named = pair.anchor.as_ref()?.items.iter();
+        let items: Vec<&Item> = named.filter_map(|key| pair.items.as_ref()?.get(key)).collect();
+        let rebuilt = self.converger.mapper.rebuild(entity, items)?;
+        let same = pair.document.as_ref()?.semantically_eq(&rebuilt);
+        (!same).then(|| "the JSON rebuilt from the items is not the blob's".to_owned())
     }
 
     /// Judges an item that no anchor seems to name: its anchor, the item, its anchor.
@@ -165,6 +175,7 @@ impl Pair {
             mapping: None,
             anchor,
             items: None,
+            document: None,
             expected: None,
             retained: None,
             not_rebuilt: None,

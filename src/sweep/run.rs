@@ -173,7 +173,7 @@ impl Sweep<'_> {
         pair.mapping = Some(self.converger.mapper.digest(entity));
         if let (Level::Content, Some(blob)) = (self.level, &seen.blob) {
             let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
-            pair.expected = Some(self.expect(entity, blob, &body));
+            self.expect(&mut pair, entity, blob, &body);
         }
         Ok(Some(pair))
     }

@@ -1,0 +1,238 @@
+//! Gates: what must be proven before a phase may change.
+//!
+//! A gate is judged from stored evidence, purely: [`judge`] takes [`Facts`] and says whether it is open,
+//! why not, and what opens it. Evidence counts only under the same plan, in the same epoch, and while it
+//! is fresh. A gate that can't be judged is closed.
+//!
+//! Nothing in here changes a store, except that evidence is kept ([`table_ready::check`]).
+
+mod drift_free;
+pub mod table_ready;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::plan::TimingPlan;
+use crate::protocol::phase::{Epoch, Phase};
+use crate::target::control::{Control, Evidence, SessionRow, SweepRow};
+
+/// The gates that are there so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Gate {
+    /// The tables are as planned.
+    TableReady,
+    /// Every listed blob that a rule maps is in a snapshot, its body verified.
+    ExportComplete,
+    /// Every blob is mapped, ignored or accepted by a rule, and none is quarantined.
+    MappingTotal,
+    /// Every mapped pathname is applied or superseded.
+    BackfillComplete,
+    /// Full sweeps found nothing.
+    DriftFree,
+}
+
+impl Gate {
+    /// All of them, in the order in which they open.
+    pub const ALL: [Self; 5] =
+        [Self::TableReady, Self::ExportComplete, Self::MappingTotal, Self::BackfillComplete, Self::DriftFree];
+
+    /// Its name in the plan, in evidence and in reports.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::TableReady => "table-ready",
+            Self::ExportComplete => "export-complete",
+            Self::MappingTotal => "mapping-total",
+            Self::BackfillComplete => "backfill-complete",
+            Self::DriftFree => "drift-free",
+        }
+    }
+
+    /// What opens it.
+    #[must_use]
+    pub const fn opened_by(self) -> &'static str {
+        match self {
+            Self::TableReady => "migrate provision",
+            Self::ExportComplete => "migrate export, then migrate dual-write --once",
+            Self::MappingTotal => "correct the plan or the blobs it names, then migrate validate",
+            Self::BackfillComplete => "migrate dual-write --once",
+            Self::DriftFree => {
+                "migrate validate (with --repair where it finds drift), until two in a row are clean"
+            }
+        }
+    }
+
+    /// The gates that a step to `phase` must pass, coming from `from`.
+    #[must_use]
+    pub fn required(from: Phase, phase: Phase) -> &'static [Self] {
+        match (from, phase) {
+            // The way back: DynamoDB must hold nothing that Blob does not.
+            (Phase::Cutover, Phase::Shadow) => &[Self::DriftFree],
+            _ => &Self::ALL,
+        }
+    }
+}
+
+impl std::fmt::Display for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a gate stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct GateState {
+    /// Which gate.
+    pub gate: Gate,
+    /// Whether it is open.
+    pub open: bool,
+    /// What its evidence says, in one line.
+    pub summary: String,
+    /// What keeps it closed, a line each.
+    pub obstacles: Vec<String>,
+    /// What opens it.
+    pub opened_by: &'static str,
+    /// When its evidence was found.
+    pub at: Option<Timestamp>,
+}
+
+impl GateState {
+    fn open(gate: Gate, at: Timestamp, summary: String) -> Self {
+        Self { gate, open: true, summary, obstacles: Vec::new(), opened_by: gate.opened_by(), at: Some(at) }
+    }
+
+    fn closed(gate: Gate, at: Option<Timestamp>, summary: impl Into<String>, obstacles: Vec<String>) -> Self {
+        let summary = summary.into();
+        Self { gate, open: false, summary, obstacles, opened_by: gate.opened_by(), at }
+    }
+}
+
+/// Everything that gates are judged by.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// Now, by the wall clock.
+    pub now: Timestamp,
+    /// The plan's hash.
+    pub plan_hash: String,
+    /// The present epoch.
+    pub epoch: Epoch,
+    /// How old evidence may be.
+    pub evidence_age_max: Duration,
+    /// How long after an unclean end of a session a sweep must begin to count.
+    pub settle: Duration,
+    /// The newest evidence of each gate.
+    pub evidence: BTreeMap<String, Evidence>,
+    /// All sweeps, in the order in which they began.
+    pub sweeps: Vec<SweepRow>,
+    /// All sessions.
+    pub sessions: Vec<SessionRow>,
+}
+
+impl Facts {
+    /// Reads what is stored.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn read(
+        control: &Control,
+        now: Timestamp,
+        plan_hash: &str,
+        epoch: Epoch,
+        timing: &TimingPlan,
+    ) -> Result<Self> {
+        let evidence = control.evidence().await?;
+        Ok(Self {
+            now,
+            plan_hash: plan_hash.to_owned(),
+            epoch,
+            evidence_age_max: timing.evidence_age_max.0,
+            settle: timing.settle.0,
+            evidence: evidence.into_iter().map(|evidence| (evidence.gate.clone(), evidence)).collect(),
+            sweeps: control.sweeps().await?,
+            sessions: control.sessions().await?,
+        })
+    }
+
+    /// Why evidence of this plan, epoch and time does not count; none where it does.
+    fn refusal(&self, plan_hash: &str, epoch: Epoch, at: Timestamp) -> Option<String> {
+        if plan_hash != self.plan_hash {
+            let (then, now) = (short(plan_hash), short(&self.plan_hash));
+            return Some(format!("its evidence was made under another plan ({then}, now {now})"));
+        }
+        if epoch != self.epoch {
+            return Some(format!("its evidence was made in epoch {epoch}, now it is {}", self.epoch));
+        }
+        let age = self.now.duration_since(at);
+        if age > SignedDuration::try_from(self.evidence_age_max).unwrap_or(SignedDuration::MAX) {
+            let hours = self.evidence_age_max.as_secs_f64() / 3600.0;
+            return Some(format!(
+                "its evidence is {:.1} h old, more than {hours:.1} h",
+                age.as_secs_f64() / 3600.0
+            ));
+        }
+        None
+    }
+
+    fn sweep_refusal(&self, sweep: &SweepRow) -> Option<String> {
+        self.refusal(&sweep.plan_hash, sweep.epoch, sweep.ended)
+    }
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+/// Whether a gate is open, for a step from `from`.
+#[must_use]
+pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
+    match gate {
+        Gate::TableReady | Gate::ExportComplete | Gate::BackfillComplete => from_evidence(gate, facts),
+        Gate::MappingTotal => mapping_total(facts),
+        // Nothing but the application writes after a cutover: one look at everything tells.
+        Gate::DriftFree if from == Phase::Cutover => drift_free::judge(facts, 1),
+        Gate::DriftFree => drift_free::judge(facts, 2),
+    }
+}
+
+fn from_evidence(gate: Gate, facts: &Facts) -> GateState {
+    let Some(evidence) = facts.evidence.get(gate.as_str()) else {
+        return GateState::closed(gate, None, "no evidence yet", Vec::new());
+    };
+    if let Some(refusal) = facts.refusal(&evidence.plan_hash, evidence.epoch, evidence.at) {
+        return GateState::closed(gate, Some(evidence.at), refusal, Vec::new());
+    }
+    if evidence.passed {
+        GateState::open(gate, evidence.at, evidence.summary.clone())
+    } else {
+        GateState::closed(gate, Some(evidence.at), evidence.summary.clone(), evidence.obstacles.clone())
+    }
+}
+
+fn mapping_total(facts: &Facts) -> GateState {
+    let gate = Gate::MappingTotal;
+    let Some(sweep) = facts.sweeps.last() else {
+        return GateState::closed(gate, None, "no sweep yet", Vec::new());
+    };
+    let at = sweep.ended;
+    if let Some(refusal) = facts.sweep_refusal(sweep) {
+        return GateState::closed(gate, Some(at), refusal, Vec::new());
+    }
+    let mut obstacles = Vec::new();
+    if sweep.unmapped > 0 {
+        obstacles.push(format!("{} blobs are matched by no rule, or by several", sweep.unmapped));
+    }
+    if sweep.quarantined > 0 {
+        obstacles
+            .push(format!("{} blobs are quarantined and not listed under [[accept]]", sweep.quarantined));
+    }
+    if obstacles.is_empty() {
+        GateState::open(gate, at, format!("each of {} blobs has its rule, none is quarantined", sweep.listed))
+    } else {
+        GateState::closed(gate, Some(at), "not every blob has its place", obstacles)
+    }
+}
