@@ -1,1 +1,0 @@
-//! Serves any [`super::BlobStore`] over the Vercel Blob HTTP API.

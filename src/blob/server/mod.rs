@@ -1,0 +1,223 @@
+//! Serves any [`super::BlobStore`] over the Vercel Blob HTTP API, so that the official SDKs can't tell
+//! it from the service.
+//!
+//! On the one listener are the API, under a base path, and the content of the blobs: by the `Host` of the
+//! canonical content hosts, and under `/content/`. It owns what HTTP asks of a server (limits, tokens,
+//! ranges, error bodies); what a write means is the store's. Every refusal is the API's JSON, since the
+//! SDKs take anything else for an outage and try again for half an hour.
+//!
+//! [`route`](self::route) is where a request arrives.
+
+mod api;
+mod auth;
+mod connection;
+mod content;
+mod incoming;
+mod multipart;
+mod options;
+mod reply;
+mod route;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::HeaderMap;
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::faults::Faults;
+use super::location;
+use super::store::{Access, BlobStore};
+use super::types::ListedBlob;
+use crate::clock::Clock;
+use crate::error::{Error, ErrorKind, Result};
+
+/// The path of content URLs of the local form.
+const CONTENT_PATH: &str = "/content/";
+
+/// The form of the URLs in replies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum UrlForm {
+    /// As the store says them: on the canonical content hosts. The official SDKs accept no other in `get()`
+    /// (and the Python one in no call).
+    Canonical,
+    /// On this server, so that a plain fetch works.
+    #[default]
+    Local,
+}
+
+/// How a store is served.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// The read-write token that gives access; it also signs client tokens.
+    pub token: SecretString,
+    /// The store's id; requests that name another are refused.
+    pub store_id: String,
+    /// Who may read content.
+    pub access: Access,
+    /// The form of the URLs in replies.
+    pub url_form: UrlForm,
+    /// Where clients reach this server, without a trailing slash; the bound address by default.
+    pub origin: Option<String>,
+    /// Where the API is, without a trailing slash.
+    pub base_path: String,
+    /// The longest JSON body, in bytes.
+    pub json_bytes_max: usize,
+    /// The most connections at a time; others wait.
+    pub connections_max: usize,
+    /// How long a request's headers may take, and a connection may be idle.
+    pub header_timeout: Duration,
+    /// How long requests may take to finish when the server shuts down.
+    pub shutdown_grace: Duration,
+    /// Said in every reply.
+    pub extra_headers: HeaderMap,
+    /// Whether ETags of content are weakened where the client takes compressed replies, as the service's
+    /// cache does. A weak ETag fails every condition.
+    pub weak_etags: bool,
+    /// Where given, connections end without a reply as its switches say.
+    pub faults: Option<Faults>,
+}
+
+impl ServerConfig {
+    /// The defaults for this token; the store id is the one in the token, else `local`.
+    #[must_use]
+    pub fn new(token: SecretString) -> Self {
+        use secrecy::ExposeSecret as _;
+
+        let store_id = location::store_id_of_token(token.expose_secret()).unwrap_or("local").to_owned();
+        Self {
+            token,
+            store_id,
+            access: Access::Public,
+            url_form: UrlForm::Local,
+            origin: None,
+            base_path: "/api/blob".to_owned(),
+            json_bytes_max: 16 << 20,
+            connections_max: 1000,
+            header_timeout: Duration::from_secs(60),
+            shutdown_grace: Duration::from_secs(10),
+            extra_headers: HeaderMap::new(),
+            weak_etags: false,
+            faults: None,
+        }
+    }
+}
+
+/// What every request needs.
+struct Site {
+    store: Arc<dyn BlobStore>,
+    config: ServerConfig,
+    origin: String,
+    clock: Arc<dyn Clock>,
+    /// Bytes that came in for uploads whose client token limits them.
+    uploaded: Mutex<HashMap<String, Arc<AtomicU64>>>,
+}
+
+impl Site {
+    /// Writes the URLs of a blob in the form that replies have here.
+    fn place(&self, blob: &mut ListedBlob) {
+        if self.config.url_form == UrlForm::Local {
+            blob.url = format!("{}{CONTENT_PATH}{}", self.origin, location::encode(&blob.pathname));
+            blob.download_url = location::download_url(&blob.url);
+        }
+    }
+}
+
+/// A running server. It stops when it is shut down or dropped.
+#[derive(Debug)]
+pub struct Server {
+    local_addr: SocketAddr,
+    origin: String,
+    base_path: String,
+    stop: CancellationToken,
+    connections: TaskTracker,
+    grace: Duration,
+    clock: ClockHandle,
+}
+
+#[derive(Clone)]
+struct ClockHandle(Arc<dyn Clock>);
+
+impl std::fmt::Debug for ClockHandle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Clock")
+    }
+}
+
+impl Server {
+    /// Binds the address (port 0 takes a free one) and serves the store.
+    ///
+    /// # Errors
+    /// `Usage` where the address can't be bound.
+    pub async fn bind(
+        addr: SocketAddr,
+        store: Arc<dyn BlobStore>,
+        config: ServerConfig,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self> {
+        let failed = |error: std::io::Error| {
+            Error::new(ErrorKind::Usage, "listen for blob requests")
+                .key(addr)
+                .message("the address can't be used")
+                .source(error)
+        };
+        let listener = TcpListener::bind(addr).await.map_err(failed)?;
+        let local_addr = listener.local_addr().map_err(failed)?;
+        let origin = config.origin.clone().unwrap_or_else(|| format!("http://{local_addr}"));
+        let server = Self {
+            local_addr,
+            origin: origin.clone(),
+            base_path: config.base_path.clone(),
+            stop: CancellationToken::new(),
+            connections: TaskTracker::new(),
+            grace: config.shutdown_grace,
+            clock: ClockHandle(clock.clone()),
+        };
+        let site = Arc::new(Site { store, config, origin, clock, uploaded: Mutex::default() });
+        let accept = connection::accept(listener, site, server.stop.clone(), server.connections.clone());
+        server.connections.spawn(accept);
+        Ok(server)
+    }
+
+    /// The bound address.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Where clients reach it, without a trailing slash.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The URL of the API: what clients have in `VERCEL_BLOB_API_URL`.
+    #[must_use]
+    pub fn base_url(&self) -> String {
+        format!("{}{}", self.origin, self.base_path)
+    }
+
+    /// Takes no more connections and waits until the requests in flight are answered, for as long as the
+    /// configured grace.
+    pub async fn shutdown(self) {
+        self.stop.cancel();
+        self.connections.close();
+        tokio::select! {
+            () = self.connections.wait() => {}
+            () = self.clock.0.sleep(self.grace) => {
+                tracing::warn!(open = self.connections.len(), "requests were still open when the server stopped");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}

@@ -1,0 +1,139 @@
+//! What the headers of a write ask for.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use url::Url;
+
+use super::auth::{Caller, Grant};
+use super::reply::Refusal;
+use super::route::Call;
+use super::{CONTENT_PATH, Site};
+use crate::blob::store::{Access, Body, PutOptions};
+use crate::blob::types::{ETag, Pathname};
+use crate::blob::wire::{Code, header};
+use crate::blob::{location, media};
+use crate::error::{Error, ErrorKind};
+
+impl Call<'_> {
+    pub(super) fn header(&self, name: &str) -> Result<Option<&str>, Refusal> {
+        let Some(value) = self.headers.get(name) else { return Ok(None) };
+        match value.to_str() {
+            Ok(text) => Ok(Some(text)),
+            Err(_) => Err(Refusal::bad_request(format!("`{name}` is not plain text"))),
+        }
+    }
+
+    fn flag(&self, name: &str) -> Result<bool, Refusal> {
+        match self.header(name)? {
+            None | Some("0") => Ok(false),
+            Some("1") => Ok(true),
+            Some(_) => Err(Refusal::bad_request(format!("`{name}` must be 0 or 1"))),
+        }
+    }
+
+    /// The condition of a write.
+    pub(super) fn if_match(&self) -> Result<Option<ETag>, Refusal> {
+        self.header(header::IF_MATCH)?.map(strong_etag).transpose()
+    }
+
+    /// The options of a write; a client token's own where the caller has one.
+    pub(super) fn options(&self, pathname: &Pathname) -> Result<PutOptions, Refusal> {
+        let access = match self.header(header::ACCESS)? {
+            None => None,
+            Some("public") => Some(Access::Public),
+            Some("private") => Some(Access::Private),
+            Some(_) => return Err(Refusal::bad_request("the access must be \"public\" or \"private\"")),
+        };
+        let content_type = self.header(header::CONTENT_TYPE)?.map(ToOwned::to_owned);
+        match &self.caller {
+            Caller::Owner => Ok(PutOptions {
+                access,
+                content_type,
+                add_random_suffix: self.flag(header::ADD_RANDOM_SUFFIX)?,
+                allow_overwrite: self.flag(header::ALLOW_OVERWRITE)?,
+                cache_control_max_age: self.header(header::CACHE_MAX_AGE)?.map(seconds).transpose()?,
+                if_match: self.if_match()?,
+            }),
+            Caller::Client(grant) => granted(grant, pathname, access, content_type),
+        }
+    }
+
+    /// The body for the store, cut off where a client token's limit is passed. `before` counts what came in
+    /// for the same blob in other requests.
+    pub(super) fn limited_body(&self, before: Option<Arc<AtomicU64>>) -> Result<Body, Refusal> {
+        let body = self.body.body();
+        let Caller::Client(Grant { maximum_size_in_bytes: Some(max), .. }) = &self.caller else {
+            return Ok(body);
+        };
+        let (max, length) = (*max, body.length());
+        let total = before.unwrap_or_default();
+        let message = format!("the file length cannot be greater than {max} bytes");
+        if length.is_some_and(|length| length > max) {
+            return Err(Refusal::bad_request(message));
+        }
+        let counted = body.into_stream().map(move |chunk| {
+            let chunk = chunk?;
+            let came = chunk.len() as u64;
+            if total.fetch_add(came, Ordering::Relaxed) + came > max {
+                return Err(Error::new(ErrorKind::Usage, "receive a body").message(&message));
+            }
+            Ok(chunk)
+        });
+        Ok(Body::stream(length, counted.boxed()))
+    }
+
+    /// The blob that a URL or a pathname names.
+    pub(super) fn target(&self, text: &str) -> Result<Pathname, Refusal> {
+        target(self.site, text)
+    }
+}
+
+fn granted(
+    grant: &Grant,
+    pathname: &Pathname,
+    access: Option<Access>,
+    content_type: Option<String>,
+) -> Result<PutOptions, Refusal> {
+    grant.check_pathname(pathname)?;
+    match &content_type {
+        Some(content_type) => grant.check_content_type(content_type)?,
+        None => grant.check_content_type(&media::content_type_of(pathname))?,
+    }
+    Ok(PutOptions {
+        access,
+        content_type,
+        add_random_suffix: grant.add_random_suffix.unwrap_or(false),
+        allow_overwrite: grant.allow_overwrite.unwrap_or(false),
+        cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
+        if_match: grant.if_match.as_deref().map(strong_etag).transpose()?,
+    })
+}
+
+/// A weak ETag, which the service's cache makes of a strong one, fails every condition there; so here.
+fn strong_etag(text: &str) -> Result<ETag, Refusal> {
+    if text.len() >= 2 && text.starts_with('"') && text.ends_with('"') {
+        return Ok(ETag::new(text));
+    }
+    Err(Refusal::new(Code::PreconditionFailed, format!("{text} is not a strong ETag with its quotes")))
+}
+
+fn seconds(text: &str) -> Result<Duration, Refusal> {
+    let seconds = text.parse().map_err(|_| Refusal::bad_request("the max-age is not a number of seconds"))?;
+    Ok(Duration::from_secs(seconds))
+}
+
+fn target(site: &Site, text: &str) -> Result<Pathname, Refusal> {
+    if !text.starts_with("https://") && !text.starts_with("http://") {
+        return Ok(Pathname::new(text));
+    }
+    let local = || {
+        let encoded = text.strip_prefix(site.origin.as_str())?.strip_prefix(CONTENT_PATH)?;
+        location::decode(encoded.split(['?', '#']).next()?)
+    };
+    let canonical =
+        || location::parse_url(&Url::parse(text).ok()?, &site.config.store_id, site.config.access);
+    canonical().or_else(local).ok_or_else(|| Refusal::bad_request("the URL is not one of this store"))
+}
