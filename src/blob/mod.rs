@@ -8,6 +8,7 @@
 
 pub mod client;
 pub mod faults;
+pub mod fetch;
 pub mod location;
 pub mod media;
 pub mod memory;
@@ -16,5 +17,6 @@ pub mod store;
 pub mod types;
 pub mod wire;
 
+pub use fetch::{Fetched, Fetcher};
 pub use store::{BlobStore, Body};
 pub use types::{ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Version};

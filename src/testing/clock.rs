@@ -61,3 +61,40 @@ impl Clock for ManualClock {
         elapsed.wait_for(|elapsed| *elapsed >= until).await.expect("invariant: this clock holds the sender");
     }
 }
+
+/// A clock on which nobody waits: to sleep moves it. For one task whose waiting is long and its order
+/// plain, such as retries.
+#[derive(Debug, Clone)]
+pub struct JumpingClock(ManualClock);
+
+impl JumpingClock {
+    /// A clock that shows `start`, such as `2026-11-01T00:00:00Z`.
+    ///
+    /// # Panics
+    /// When the text is not a time.
+    #[must_use]
+    pub fn at(start: &str) -> Self {
+        Self(ManualClock::at(start))
+    }
+
+    /// Moves it forward.
+    pub fn advance(&self, by: Duration) {
+        self.0.advance(by);
+    }
+}
+
+#[async_trait]
+impl Clock for JumpingClock {
+    fn now(&self) -> Timestamp {
+        self.0.now()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.0.monotonic()
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        self.0.advance(duration);
+        tokio::task::yield_now().await;
+    }
+}

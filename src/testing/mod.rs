@@ -6,4 +6,4 @@
 pub mod blob_contract;
 pub mod clock;
 
-pub use clock::ManualClock;
+pub use clock::{JumpingClock, ManualClock};

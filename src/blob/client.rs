@@ -1,1 +1,0 @@
-//! The HTTP client of a Vercel Blob store.
