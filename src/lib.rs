@@ -5,7 +5,7 @@
 //!
 //! - [`plan`]: `migration-plan.md`, which every command executes
 //! - [`blob`]: Vercel Blob: the trait of a store, the HTTP client, the server, the in-memory store
-//! - `snapshot`: the export: one SQLite file of bodies by ETag
+//! - [`snapshot`]: the export: one SQLite file of bodies by ETag
 //! - [`mapping`]: from a blob to its items, and back
 //! - [`value`], [`target`]: DynamoDB's values; the two tables behind one trait
 //! - [`protocol`]: the decisions, pure
@@ -33,6 +33,7 @@ pub mod gate;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;
+pub mod snapshot;
 pub mod sweep;
 pub mod target;
 #[doc(hidden)]
