@@ -227,3 +227,137 @@ pub fn decide<V: Clone + Eq, R>(
         (true, Purpose::Intent) => Some(Change::Renew),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Machine = Converge<&'static str, u32>;
+    type Seen = Mirror<&'static str, u32>;
+
+    const HOLDS: Seen = Mirror::Settled { rev: 7, version: "v1" };
+    const PENDING: Seen = Mirror::Pending { rev: 7 };
+    const ABSENT: Seen = Mirror::Tombstone { rev: 7 };
+
+    fn decided(
+        purpose: Purpose,
+        mirror: &Seen,
+        authority: Option<&'static str>,
+    ) -> Option<Change<&'static str>> {
+        decide(Rules::SOUND, purpose, mirror, authority.as_ref())
+    }
+
+    #[test]
+    fn sides_that_differ_are_made_equal_whoever_asks() {
+        let table = [
+            (Mirror::Unknown, Some("v1"), Change::Hold("v1")),
+            (HOLDS, Some("v2"), Change::Hold("v2")),
+            (HOLDS, None, Change::Tombstone),
+            (ABSENT, Some("v1"), Change::Hold("v1")),
+            // What was begun is finished, even where nothing seems to be left to do.
+            (PENDING, Some("v1"), Change::Hold("v1")),
+            (PENDING, None, Change::Tombstone),
+        ];
+        for (mirror, authority, change) in table {
+            for purpose in [Purpose::Reconcile, Purpose::Intent, Purpose::Repair] {
+                let found = decided(purpose, &mirror, authority);
+                assert_eq!(found.as_ref(), Some(&change), "{purpose:?}: {mirror:?}, {authority:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn equal_sides_are_left_alone_renewed_or_written_again() {
+        let table = [
+            (Purpose::Reconcile, HOLDS, Some("v1"), None),
+            (Purpose::Reconcile, ABSENT, None, None),
+            (Purpose::Reconcile, Mirror::Unknown, None, None),
+            (Purpose::Intent, HOLDS, Some("v1"), Some(Change::Renew)),
+            (Purpose::Intent, ABSENT, None, Some(Change::Tombstone)),
+            (Purpose::Intent, Mirror::Unknown, None, Some(Change::Tombstone)),
+            (Purpose::Repair, HOLDS, Some("v1"), Some(Change::Hold("v1"))),
+            (Purpose::Repair, ABSENT, None, Some(Change::Tombstone)),
+            (Purpose::Repair, Mirror::Unknown, None, None),
+        ];
+        for (purpose, mirror, authority, change) in table {
+            assert_eq!(
+                decided(purpose, &mirror, authority),
+                change,
+                "{purpose:?}: {mirror:?}, {authority:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn each_rule_changes_its_decision() {
+        let no_renewal = Rules { renew_on_intent: false, ..Rules::SOUND };
+        assert_eq!(decide(no_renewal, Purpose::Intent, &HOLDS, Some(&"v1")), None);
+        let no_tombstones = Rules { tombstones: false, ..Rules::SOUND };
+        assert_eq!(decide(no_tombstones, Purpose::Intent, &HOLDS, None), Some(Change::Forget));
+        assert_eq!(decide(no_tombstones, Purpose::Intent, &Seen::Unknown, None), None);
+        let authority_first = Rules { mirror_first: false, ..Rules::SOUND };
+        assert_eq!(Machine::new(authority_first, Purpose::Intent, 1).next(), Next::ReadAuthority);
+    }
+
+    /// A machine that has looked: `mirror`, then `authority`.
+    fn looked(purpose: Purpose, attempts: u8, mirror: Seen, authority: Option<&'static str>) -> Machine {
+        let mut machine = Machine::new(Rules::SOUND, purpose, attempts);
+        assert_eq!(machine.next(), Next::ReadMirror);
+        machine.mirror(mirror);
+        assert_eq!(machine.next(), Next::ReadAuthority);
+        machine.authority(authority);
+        machine
+    }
+
+    #[test]
+    fn the_mirror_is_read_first_and_its_rev_is_what_the_write_expects() {
+        let machine = looked(Purpose::Intent, 3, HOLDS, Some("v2"));
+        assert_eq!(machine.next(), Next::Write { change: Change::Hold("v2"), expected: Some(7) });
+        let machine = looked(Purpose::Intent, 3, Mirror::Unknown, Some("v2"));
+        assert_eq!(machine.next(), Next::Write { change: Change::Hold("v2"), expected: None });
+        let machine = looked(Purpose::Reconcile, 3, HOLDS, Some("v1"));
+        assert_eq!(machine.next(), Next::Done(Done::Equal));
+    }
+
+    #[test]
+    fn an_outcome_ends_it_or_has_it_look_again() {
+        let table = [
+            (Written::Applied, Next::Done(Done::Written)),
+            // The rev in the way is ours: an earlier attempt of this request was applied.
+            (Written::Refused { found: Some(8) }, Next::Done(Done::Written)),
+            (Written::Refused { found: Some(9) }, Next::ReadMirror),
+            (Written::Refused { found: None }, Next::ReadMirror),
+            (Written::Unknown, Next::ReadMirror),
+        ];
+        for (outcome, next) in table {
+            let mut machine = looked(Purpose::Intent, 2, HOLDS, Some("v2"));
+            machine.written(&8, &outcome);
+            assert_eq!(machine.next(), next, "{outcome:?}");
+        }
+    }
+
+    #[test]
+    fn a_further_round_looks_at_both_sides_anew() {
+        for lost in [true, false] {
+            let mut machine = looked(Purpose::Intent, 2, HOLDS, Some("v2"));
+            if lost {
+                machine.body_gone();
+            } else {
+                machine.written(&8, &Written::Unknown);
+            }
+            assert_eq!(machine, Machine::new(Rules::SOUND, Purpose::Intent, 1));
+        }
+    }
+
+    #[test]
+    fn rounds_are_bounded() {
+        for outcome in [Written::Unknown, Written::Refused { found: Some(9) }] {
+            let mut machine = looked(Purpose::Intent, 1, HOLDS, Some("v2"));
+            machine.written(&8, &outcome);
+            assert_eq!(machine.next(), Next::Done(Done::GaveUp), "{outcome:?}");
+        }
+        let mut machine = looked(Purpose::Intent, 1, HOLDS, Some("v2"));
+        machine.body_gone();
+        assert_eq!(machine.next(), Next::Done(Done::GaveUp));
+    }
+}

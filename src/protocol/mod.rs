@@ -4,9 +4,11 @@
 //! `backfill`, `sweep`, `cutover`) drives these functions against the stores, and the model checker
 //! (`examples/model`) drives the same functions through every interleaving.
 //!
-//! Read next: [`converge`] for the one operation, [`phase`] for the read mode.
+//! Read next: [`converge`] for the one operation, [`intent`] for when a write is over, [`phase`] for the
+//! read mode.
 
 pub mod converge;
+pub mod intent;
 pub mod phase;
 pub mod session;
 
