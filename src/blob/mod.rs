@@ -7,6 +7,7 @@
 //! Nothing in here knows of plans, of DynamoDB or of the protocol.
 
 pub mod client;
+pub mod emulator;
 pub mod faults;
 pub mod fetch;
 pub mod location;

@@ -3,5 +3,6 @@
 
 mod blob_client;
 mod blob_memory;
+mod blob_sdk;
 mod cli;
 mod support;
