@@ -16,6 +16,7 @@
 //! - [`gate`]: checks and their evidence
 //! - [`cutover`]: phase, read mode, epoch
 //! - [`cli`]: one file per command
+//! - [`fixture`]: example data, for rehearsals and tests
 //!
 //! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
 
@@ -29,6 +30,7 @@ pub mod digest;
 pub mod dual_write;
 pub mod error;
 pub mod event;
+pub mod fixture;
 pub mod gate;
 pub mod mapping;
 pub mod plan;

@@ -3,17 +3,24 @@
 //! [`document`] finds the fenced blocks and the check boxes, [`Plan`] is what the blocks say, checked and
 //! with defaults. Nothing in here touches a store.
 
+mod check;
 pub mod compile;
 pub mod document;
 mod filters;
 mod hash;
+mod load;
 mod near;
+mod overrides;
 pub mod pattern;
 mod problem;
 pub mod template;
 mod types;
 
+pub use check::check;
+pub use document::{CheckBox, Document, GATES};
 pub use filters::{FILTERS, iso8601};
 pub use hash::{PlanHash, mapping_digest};
+pub use load::{LoadedPlan, load, parse};
+pub use overrides::Override;
 pub use problem::{Problem, Step};
 pub use types::*;

@@ -58,7 +58,7 @@ enum Compiled {
     /// Text without any expression.
     Literal(Arc<str>),
     /// A template of that name in the environment.
-    Dynamic(String),
+    Dynamic(Kind, String),
 }
 
 impl Default for Templates {
@@ -103,16 +103,15 @@ impl Templates {
         self.compiled.is_empty()
     }
 
-    /// The variables of a template, without those it sets itself.
-    ///
-    /// # Errors
-    /// In words, what is wrong with it.
-    pub fn variables(source: &str) -> Result<Vec<String>, String> {
-        let environment = environment(UndefinedBehavior::SemiStrict);
-        let template = environment.template_from_str(source).map_err(|error| words(&error))?;
-        let mut names: Vec<String> = template.undeclared_variables(false).into_iter().collect();
-        names.sort();
-        Ok(names)
+    /// The variables of a template or condition, without those it sets itself.
+    #[must_use]
+    pub fn variables(&self, id: TemplateId) -> Vec<String> {
+        let Compiled::Dynamic(kind, name) = &self.compiled[id.0] else { return Vec::new() };
+        let template = self.environment(*kind).get_template(name);
+        let variables = template.map(|template| template.undeclared_variables(false)).unwrap_or_default();
+        let mut variables: Vec<String> = variables.into_iter().collect();
+        variables.sort();
+        variables
     }
 
     /// The text of a template; it is never empty.
@@ -122,8 +121,8 @@ impl Templates {
     pub fn render(&self, id: TemplateId, context: &Value) -> Result<Arc<str>, RenderError> {
         match &self.compiled[id.0] {
             Compiled::Literal(text) => Ok(Arc::clone(text)),
-            Compiled::Dynamic(name) => {
-                let text = run(&self.values, name, context)?;
+            Compiled::Dynamic(kind, name) => {
+                let text = run(self.environment(*kind), name, context)?;
                 if text.is_empty() { Err(RenderError::Missing) } else { Ok(text.into()) }
             }
         }
@@ -136,7 +135,7 @@ impl Templates {
     pub fn holds(&self, id: TemplateId, context: &Value) -> Result<bool, RenderError> {
         match &self.compiled[id.0] {
             Compiled::Literal(_) => Ok(true),
-            Compiled::Dynamic(name) => Ok(!run(&self.conditions, name, context)?.is_empty()),
+            Compiled::Dynamic(kind, name) => Ok(!run(self.environment(*kind), name, context)?.is_empty()),
         }
     }
 
@@ -151,16 +150,9 @@ impl Templates {
             return Ok(*id);
         }
         filters::check_names(&statement)?;
-        for variable in Self::variables(&statement)? {
-            if !names.contains(&variable.as_str()) {
-                let near = super::near::suggest(&variable, names.iter().copied());
-                return Err(format!("unknown variable `{variable}`{near}"));
-            }
-        }
         let id = TemplateId(self.compiled.len());
-        let is_literal = kind == Kind::Template && !source.contains('{');
-        self.compiled.push(if is_literal {
-            Compiled::Literal(source.into())
+        if kind == Kind::Template && !source.contains('{') {
+            self.compiled.push(Compiled::Literal(source.into()));
         } else {
             let name = id.0.to_string();
             let environment = match kind {
@@ -168,10 +160,23 @@ impl Templates {
                 Kind::Condition => &mut self.conditions,
             };
             environment.add_template_owned(name.clone(), statement).map_err(|error| words(&error))?;
-            Compiled::Dynamic(name)
-        });
+            self.compiled.push(Compiled::Dynamic(kind, name));
+        }
+        for variable in self.variables(id) {
+            if !names.contains(&variable.as_str()) {
+                let near = super::near::suggest(&variable, names.iter().copied());
+                return Err(format!("unknown variable `{variable}`{near}"));
+            }
+        }
         self.known.insert((kind, source.to_owned()), id);
         Ok(id)
+    }
+
+    fn environment(&self, kind: Kind) -> &Environment<'static> {
+        match kind {
+            Kind::Template => &self.values,
+            Kind::Condition => &self.conditions,
+        }
     }
 }
 

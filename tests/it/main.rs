@@ -5,4 +5,6 @@ mod blob_client;
 mod blob_memory;
 mod blob_sdk;
 mod cli;
+mod mapping;
+mod plan;
 mod support;
