@@ -122,7 +122,7 @@ pub struct GetOptions {
     /// Only these bytes, first and last inclusive; an open end reads to the end of the blob. Past the
     /// end of the blob there are none: the body is empty.
     pub range: Option<(u64, Option<u64>)>,
-    /// Past every cache, where the store can (private stores only).
+    /// Past every cache, where the store can: a public one can't, and reads as always.
     pub no_cache: bool,
 }
 

@@ -4,6 +4,7 @@
 mod blob_client;
 mod blob_memory;
 mod blob_sdk;
+mod blob_server;
 mod cli;
 mod mapping;
 mod plan;
