@@ -29,7 +29,7 @@ const OPERATION: &str = "export";
 /// How many bodies are looked up in the snapshot at once.
 const WANTED_PAGE: u32 = 1000;
 /// How many bodies are committed together at most.
-const COMMIT_MAX: usize = 64;
+const COMMIT_MAX: usize = 16;
 /// How much of bodies is in memory at most, in KiB, unless a single one is larger.
 const IN_FLIGHT_KIB: u32 = 64 * 1024;
 /// How often a blob that changes while it is fetched is followed.
@@ -277,6 +277,7 @@ impl Session<'_> {
     async fn fetch(&mut self, run: &Run, missing: u64) -> Result<(u64, u64)> {
         let events = &self.export.events;
         events.report(Event::Started { task: Task::Fetch, total: Some(missing) });
+        // Once cancelled, nothing new begins, and what is under way is kept.
         let halt = self.cancel.child_token();
         let results = self.results(run.id, &halt).ready_chunks(COMMIT_MAX);
         let mut results = std::pin::pin!(results);
@@ -308,7 +309,6 @@ impl Session<'_> {
             drop(permits);
             events.report(Event::Advanced { task: Task::Fetch, by });
             if stop.is_some() {
-                // Begin nothing new, and keep what is under way.
                 halt.cancel();
             }
         }
@@ -392,10 +392,16 @@ async fn fetch(
         fetcher.clock.sleep(GRACE).await;
     };
     let outcome = tokio::select! {
-        outcome = version(&fetcher, wanted) => outcome?,
-        () = too_late => return Err(Error::new(ErrorKind::Interrupted, OPERATION).message("interrupted")),
+        outcome = version(&fetcher, wanted) => outcome,
+        () = too_late => Err(Error::new(ErrorKind::Interrupted, OPERATION).message("interrupted")),
     };
-    Ok((pathname, outcome, permit))
+    match outcome {
+        Ok(outcome) => Ok((pathname, outcome, permit)),
+        Err(error) => {
+            halt.cancel();
+            Err(error)
+        }
+    }
 }
 
 async fn version(fetcher: &Fetcher, wanted: Wanted) -> Result<Outcome> {

@@ -22,3 +22,6 @@ pub use file::Snapshot;
 pub use manifest::Manifest;
 pub use report::{ExportReport, FailedBody};
 pub use rows::{HeldBody, SnapshotBlob, State, Verdict};
+
+#[cfg(test)]
+mod tests;

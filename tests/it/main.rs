@@ -6,6 +6,7 @@ mod blob_memory;
 mod blob_sdk;
 mod blob_server;
 mod cli;
+mod export;
 mod mapping;
 mod plan;
 mod support;
