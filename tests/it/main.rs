@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod blob_client;
+mod blob_http;
 mod blob_memory;
 mod blob_sdk;
 mod blob_server;
