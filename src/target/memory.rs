@@ -188,8 +188,9 @@ impl State {
     }
 
     fn transact(&mut self, token: &str, keys: &[(Table, Key)], writes: Vec<Write>) -> Result<Outcome> {
-        // A single action is a plain conditional write, which has no token.
-        let digest = (writes.len() > 1).then(|| Digest::of(format!("{writes:?}")));
+        // A single write is a plain conditional one, which has no token.
+        let plain = matches!(writes[..], [Write::Put { .. } | Write::Delete { .. }]);
+        let digest = (!plain).then(|| Digest::of(format!("{writes:?}")));
         if let (Some(digest), Some(applied)) = (digest, self.tokens.get(token)) {
             return if digest == *applied {
                 Ok(Outcome::Applied)

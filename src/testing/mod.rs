@@ -5,5 +5,6 @@
 
 pub mod blob_contract;
 pub mod clock;
+pub mod target_contract;
 
 pub use clock::{JumpingClock, ManualClock};

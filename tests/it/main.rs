@@ -11,3 +11,6 @@ mod export;
 mod mapping;
 mod plan;
 mod support;
+#[cfg(feature = "embedded")]
+mod target_embedded;
+mod target_memory;
