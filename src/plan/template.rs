@@ -1,7 +1,7 @@
 //! Templates and conditions: how a plan makes keys and attributes out of a blob.
 //!
 //! The language is Jinja's, cut to what a mapping needs: no includes, no macros, no functions, the filters
-//! of [`FILTERS`]. Two rules keep placeholders out of keys: an input that is undefined, null or empty is
+//! of [`super::FILTERS`]. Two rules keep placeholders out of keys: an input that is undefined, null or empty is
 //! [`RenderError::Missing`], never text; and numbers are their own text, never a float. An error never
 //! repeats a value.
 

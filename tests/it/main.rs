@@ -1,6 +1,7 @@
 //! The integration tests: one binary, a module per feature.
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
+mod architecture;
 mod blob_client;
 mod blob_http;
 mod blob_memory;

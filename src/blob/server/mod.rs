@@ -6,7 +6,7 @@
 //! ranges, error bodies); what a write means is the store's. Every refusal is the API's JSON, since the
 //! SDKs take anything else for an outage and try again for half an hour.
 //!
-//! [`route`](self::route) is where a request arrives.
+//! [`route`] is where a request arrives.
 
 mod api;
 mod auth;
