@@ -8,8 +8,8 @@ use minijinja::Value;
 use minijinja::value::{Enumerator, Object, ObjectExt as _, ObjectRepr};
 
 use super::json::Json;
+use crate::plan::input::{ExactNumber, invalid};
 use crate::plan::iso8601;
-use crate::plan::template::{ExactNumber, invalid};
 
 /// Who looks at the values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

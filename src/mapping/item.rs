@@ -1,15 +1,13 @@
 //! One item: its planned attributes, the record's own fields, and every limit that DynamoDB has.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
 
 use jiff::Timestamp;
-use minijinja::Value as Input;
 
 use super::json::Json;
 use super::{MappedItem, Quarantine, Reason};
 use crate::plan::compile::CompiledItem;
-use crate::plan::template::{RenderError, TemplateId, Templates};
+use crate::plan::template::{Evaluated, RenderError, Templates};
 use crate::plan::{BodyPlacement, IndexPlan, PastTtl, TargetPlan};
 use crate::value::{ITEM_BYTES_MAX, Item, Key, Number, Value, item_bytes};
 
@@ -71,19 +69,11 @@ impl Layout {
     }
 }
 
-/// Renders each template of a blob at most once.
+/// The templates, and what they are for one blob.
 #[derive(Debug)]
 pub(super) struct Renderer<'a> {
     pub(super) templates: &'a Templates,
-    pub(super) context: Input,
-    pub(super) rendered: Vec<Option<Result<Arc<str>, RenderError>>>,
-}
-
-impl Renderer<'_> {
-    fn render(&mut self, id: TemplateId) -> Result<Arc<str>, RenderError> {
-        let (templates, context) = (self.templates, &self.context);
-        self.rendered[id.index()].get_or_insert_with(|| templates.render(id, context)).clone()
-    }
+    pub(super) evaluated: Evaluated,
 }
 
 /// The rules of one item.
@@ -106,12 +96,12 @@ impl ItemRule {
     ) -> Result<MappedItem, Quarantine> {
         let mut item = Item::new();
         for (name, id) in &self.compiled.attributes {
-            match renderer.render(*id) {
+            match renderer.templates.render(*id, &mut renderer.evaluated) {
                 Ok(text) if layout.is_ttl(name) => {
                     item.insert(name.clone(), ttl_of_text(&text)?);
                 }
                 Ok(text) => {
-                    item.insert(name.clone(), Value::s(&*text));
+                    item.insert(name.clone(), Value::S(text));
                 }
                 Err(RenderError::Missing) if layout.is_table_key(name) => {
                     let detail = format!("the input of `{name}` is missing, null or empty");

@@ -24,7 +24,7 @@ use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::compile::CompiledPlan;
 use crate::plan::pattern::Pattern;
-use crate::plan::template::{RenderError, Templates};
+use crate::plan::template::{Evaluated, RenderError, Templates};
 use crate::plan::{Duplicates, PatternPlan, Plan, mapping_digest};
 use crate::value::{Item, Key};
 use context::{Context, View};
@@ -284,17 +284,14 @@ impl Mapper {
                 captures: captures.clone(),
             })
         };
-        let mut condition_context = None;
-        let mut renderer = Renderer {
-            templates: &self.templates,
-            context: context(View::Template),
-            rendered: vec![None; self.templates.len()],
-        };
+        let mut conditions = None;
+        let mut renderer =
+            Renderer { templates: &self.templates, evaluated: Evaluated::new(context(View::Template)) };
         let mut items: Vec<MappedItem> = Vec::with_capacity(entity.items.len());
         for rule in &entity.items {
             if let Some(when) = rule.compiled.when {
-                let context = condition_context.get_or_insert_with(|| context(View::Condition));
-                if !self.templates.holds(when, context).map_err(failed_condition)? {
+                let seen = conditions.get_or_insert_with(|| Evaluated::new(context(View::Condition)));
+                if !self.templates.holds(when, seen).map_err(failed_condition)? {
                     continue;
                 }
             }

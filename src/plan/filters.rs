@@ -9,8 +9,9 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Value};
 use regex::Regex;
 
+use super::input::{invalid, text_of};
 use super::near;
-use super::template::{invalid, text_of};
+
 use super::types::Span;
 use crate::digest::Digest;
 

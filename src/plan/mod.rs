@@ -8,6 +8,7 @@ pub mod compile;
 pub mod document;
 mod filters;
 mod hash;
+pub mod input;
 mod load;
 mod near;
 mod overrides;

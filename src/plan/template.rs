@@ -5,14 +5,14 @@
 //! [`RenderError::Missing`], never text; and numbers are their own text, never a float. An error never
 //! repeats a value.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Object, ObjectRepr, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
 use super::filters;
+use super::input::{Invalid, text_of};
 
 /// Instructions that one template may execute; a key's template takes about ten.
 const FUEL: u64 = 20_000;
@@ -20,14 +20,6 @@ const FUEL: u64 = 20_000;
 /// A template or a condition of a [`Templates`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TemplateId(usize);
-
-impl TemplateId {
-    /// Its place among the others, from 0.
-    #[must_use]
-    pub const fn index(self) -> usize {
-        self.0
-    }
-}
 
 /// Why a template has no text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +37,7 @@ pub struct Templates {
     conditions: Environment<'static>,
     known: HashMap<(Kind, String), TemplateId>,
     compiled: Vec<Compiled>,
+    sources: Vec<Source>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -55,10 +48,43 @@ enum Kind {
 
 #[derive(Debug)]
 enum Compiled {
-    /// Text without any expression.
-    Literal(Arc<str>),
-    /// A template of that name in the environment.
-    Dynamic(Kind, String),
+    /// Text and expressions in turn. Each distinct expression of a plan is evaluated once for a blob,
+    /// however many keys it is in.
+    Parts(Vec<Part>),
+    /// A template with statements, evaluated as a whole.
+    Whole(Evaluation),
+}
+
+#[derive(Debug)]
+enum Part {
+    Text(String),
+    Expression(Evaluation),
+}
+
+/// A piece that the engine evaluates: its place among all of them, which is also its name there.
+#[derive(Debug, Clone, Copy)]
+struct Evaluation(usize);
+
+#[derive(Debug)]
+struct Source {
+    kind: Kind,
+    name: String,
+    text: String,
+}
+
+/// What the expressions of a plan are for one blob, as far as they were asked for.
+#[derive(Debug)]
+pub struct Evaluated {
+    context: Value,
+    results: Vec<Option<Result<Arc<str>, RenderError>>>,
+}
+
+impl Evaluated {
+    /// Nothing yet, for a blob's variables.
+    #[must_use]
+    pub fn new(context: Value) -> Self {
+        Self { context, results: Vec::new() }
+    }
 }
 
 impl Default for Templates {
@@ -67,7 +93,7 @@ impl Default for Templates {
         let values = environment(UndefinedBehavior::SemiStrict);
         // A condition may ask for `body.a.b` where there is no `a`.
         let conditions = environment(UndefinedBehavior::Chainable);
-        Self { values, conditions, known: HashMap::new(), compiled: Vec::new() }
+        Self { values, conditions, known: HashMap::new(), compiled: Vec::new(), sources: Vec::new() }
     }
 }
 
@@ -91,52 +117,66 @@ impl Templates {
         self.insert(Kind::Condition, source, statement, names)
     }
 
-    /// How many there are.
-    #[must_use]
-    pub fn len(&self) -> usize {
-        self.compiled.len()
-    }
-
-    /// Whether there are none.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.compiled.is_empty()
-    }
-
     /// The variables of a template or condition, without those it sets itself.
     #[must_use]
     pub fn variables(&self, id: TemplateId) -> Vec<String> {
-        let Compiled::Dynamic(kind, name) = &self.compiled[id.0] else { return Vec::new() };
-        let template = self.environment(*kind).get_template(name);
-        let variables = template.map(|template| template.undeclared_variables(false)).unwrap_or_default();
-        let mut variables: Vec<String> = variables.into_iter().collect();
-        variables.sort();
-        variables
-    }
-
-    /// The text of a template; it is never empty.
-    ///
-    /// # Errors
-    /// [`RenderError`], the same for the same input, always.
-    pub fn render(&self, id: TemplateId, context: &Value) -> Result<Arc<str>, RenderError> {
-        match &self.compiled[id.0] {
-            Compiled::Literal(text) => Ok(Arc::clone(text)),
-            Compiled::Dynamic(kind, name) => {
-                let text = run(self.environment(*kind), name, context)?;
-                if text.is_empty() { Err(RenderError::Missing) } else { Ok(text.into()) }
+        let evaluations: Vec<Evaluation> = match &self.compiled[id.0] {
+            Compiled::Whole(evaluation) => vec![*evaluation],
+            Compiled::Parts(parts) => parts.iter().filter_map(Part::evaluation).collect(),
+        };
+        let mut variables = BTreeSet::new();
+        for evaluation in evaluations {
+            let source = &self.sources[evaluation.0];
+            if let Ok(template) = self.environment(source.kind).get_template(&source.name) {
+                variables.extend(template.undeclared_variables(false));
             }
         }
+        variables.into_iter().collect()
     }
 
-    /// Whether a condition holds.
+    /// The text of a template; it is never empty. `evaluated` is of one blob.
     ///
     /// # Errors
     /// [`RenderError`], the same for the same input, always.
-    pub fn holds(&self, id: TemplateId, context: &Value) -> Result<bool, RenderError> {
+    pub fn render(&self, id: TemplateId, evaluated: &mut Evaluated) -> Result<String, RenderError> {
+        let mut text = String::new();
         match &self.compiled[id.0] {
-            Compiled::Literal(_) => Ok(true),
-            Compiled::Dynamic(kind, name) => Ok(!run(self.environment(*kind), name, context)?.is_empty()),
+            Compiled::Whole(evaluation) => text.push_str(&self.evaluate(*evaluation, evaluated)?),
+            Compiled::Parts(parts) => {
+                for part in parts {
+                    match part {
+                        Part::Text(literal) => text.push_str(literal),
+                        Part::Expression(evaluation) => {
+                            text.push_str(&self.evaluate(*evaluation, evaluated)?);
+                        }
+                    }
+                }
+            }
         }
+        if text.is_empty() { Err(RenderError::Missing) } else { Ok(text) }
+    }
+
+    /// Whether a condition holds. `evaluated` is of one blob.
+    ///
+    /// # Errors
+    /// [`RenderError`], the same for the same input, always.
+    pub fn holds(&self, id: TemplateId, evaluated: &mut Evaluated) -> Result<bool, RenderError> {
+        match &self.compiled[id.0] {
+            Compiled::Whole(evaluation) => Ok(!self.evaluate(*evaluation, evaluated)?.is_empty()),
+            Compiled::Parts(_) => Err(RenderError::Failed("a template is not a condition".to_owned())),
+        }
+    }
+
+    fn evaluate(&self, evaluation: Evaluation, evaluated: &mut Evaluated) -> Result<Arc<str>, RenderError> {
+        let Evaluated { context, results } = evaluated;
+        results.resize(self.sources.len(), None);
+        let evaluate = || {
+            let source = &self.sources[evaluation.0];
+            let template = self.environment(source.kind).get_template(&source.name);
+            let text = template.and_then(|template| template.render(&*context));
+            text.map(Arc::from).map_err(|error| classify(&error))
+        };
+        results[evaluation.0].get_or_insert_with(evaluate).clone()
     }
 
     fn insert(
@@ -151,17 +191,12 @@ impl Templates {
         }
         filters::check_names(&statement)?;
         let id = TemplateId(self.compiled.len());
-        if kind == Kind::Template && !source.contains('{') {
-            self.compiled.push(Compiled::Literal(source.into()));
-        } else {
-            let name = id.0.to_string();
-            let environment = match kind {
-                Kind::Template => &mut self.values,
-                Kind::Condition => &mut self.conditions,
-            };
-            environment.add_template_owned(name.clone(), statement).map_err(|error| words(&error))?;
-            self.compiled.push(Compiled::Dynamic(kind, name));
-        }
+        let parts = if kind == Kind::Template { self.parts(source) } else { None };
+        let compiled = match parts {
+            Some(parts) => Compiled::Parts(parts),
+            None => Compiled::Whole(self.add_source(kind, statement)?),
+        };
+        self.compiled.push(compiled);
         for variable in self.variables(id) {
             if !names.contains(&variable.as_str()) {
                 let near = super::near::suggest(&variable, names.iter().copied());
@@ -172,12 +207,69 @@ impl Templates {
         Ok(id)
     }
 
+    /// The parts of a template without statements, comments and whitespace control; none where it has
+    /// such, or where it can't be divided, so that the engine says what is wrong with it as a whole.
+    fn parts(&mut self, source: &str) -> Option<Vec<Part>> {
+        if ["{%", "{#", "{{-", "-}}"].iter().any(|mark| source.contains(mark)) {
+            return None;
+        }
+        let mut parts = Vec::new();
+        let mut rest = source;
+        while let Some(start) = rest.find("{{") {
+            let length = end_of_expression(&rest[start..])?;
+            let expression = &rest[start..start + length];
+            parts.push(Part::Text(rest[..start].to_owned()));
+            parts.push(Part::Expression(self.add_source(Kind::Template, expression.to_owned()).ok()?));
+            rest = &rest[start + length..];
+        }
+        parts.push(Part::Text(rest.to_owned()));
+        Some(parts)
+    }
+
+    fn add_source(&mut self, kind: Kind, text: String) -> Result<Evaluation, String> {
+        if let Some(at) = self.sources.iter().position(|known| known.kind == kind && known.text == text) {
+            return Ok(Evaluation(at));
+        }
+        let name = self.sources.len().to_string();
+        let environment = match kind {
+            Kind::Template => &mut self.values,
+            Kind::Condition => &mut self.conditions,
+        };
+        let added = environment.add_template_owned(name.clone(), text.clone());
+        added.map_err(|error| words(&error))?;
+        self.sources.push(Source { kind, name, text });
+        Ok(Evaluation(self.sources.len() - 1))
+    }
+
     fn environment(&self, kind: Kind) -> &Environment<'static> {
         match kind {
             Kind::Template => &self.values,
             Kind::Condition => &self.conditions,
         }
     }
+}
+
+impl Part {
+    fn evaluation(&self) -> Option<Evaluation> {
+        if let Self::Expression(evaluation) = self { Some(*evaluation) } else { None }
+    }
+}
+
+/// Where the expression that a text begins with ends: after the first `}}` outside quotes.
+fn end_of_expression(text: &str) -> Option<usize> {
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, letter) in text.char_indices() {
+        match (quote, letter) {
+            _ if escaped => escaped = false,
+            (Some(_), '\\') => escaped = true,
+            (Some(open), _) if open == letter => quote = None,
+            (None, '"' | '\'') => quote = Some(letter),
+            (None, '}') if text[at..].starts_with("}}") => return Some(at + 2),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
@@ -196,11 +288,6 @@ fn environment(undefined: UndefinedBehavior) -> Environment<'static> {
     });
     filters::add_to(&mut environment);
     environment
-}
-
-fn run(environment: &Environment<'static>, name: &str, context: &Value) -> Result<String, RenderError> {
-    let template = environment.get_template(name).map_err(|error| classify(&error))?;
-    template.render(context).map_err(|error| classify(&error))
 }
 
 fn classify(error: &Error) -> RenderError {
@@ -226,78 +313,16 @@ fn words(error: &Error) -> String {
     }
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-struct Invalid(&'static str);
-
-/// The error of an input that can't be used; `reason` must not hold any of it.
-#[must_use]
-pub fn invalid(reason: &'static str) -> Error {
-    Error::new(ErrorKind::InvalidOperation, reason).with_source(Invalid(reason))
-}
-
-fn missing() -> Error {
-    Error::new(ErrorKind::UndefinedError, "undefined, null or empty")
-}
-
-/// The text of an input.
-pub(super) fn text_of(value: &Value) -> Result<std::borrow::Cow<'_, str>, Error> {
-    match value.kind() {
-        ValueKind::Undefined | ValueKind::None => Err(missing()),
-        ValueKind::String => match value.as_str() {
-            Some("") | None => Err(missing()),
-            Some(text) => Ok(text.into()),
-        },
-        ValueKind::Bool => Ok(if value.is_true() { "true" } else { "false" }.into()),
-        ValueKind::Number if value.is_integer() => Ok(value.to_string().into()),
-        ValueKind::Number => Err(invalid("a computed number is not whole")),
-        ValueKind::Invalid => Err(Error::from(ErrorKind::BadSerialization)),
-        _ => match value.downcast_object_ref::<ExactNumber>() {
-            Some(number) => Ok((&*number.0).into()),
-            None => Err(invalid("a list or an object has no text")),
-        },
-    }
-}
-
-/// A number that the engine's own whole numbers can't hold without change: its text.
-#[derive(Debug)]
-pub struct ExactNumber(pub Arc<str>);
-
-impl ExactNumber {
-    /// The engine's value of a number: whole ones compare and add, all print as they are written.
-    #[must_use]
-    pub fn value(text: &Arc<str>) -> Value {
-        match text.parse::<i64>() {
-            Ok(whole) if whole.to_string() == **text => Value::from(whole),
-            _ => Value::from_object(Self(Arc::clone(text))),
-        }
-    }
-}
-
-impl Object for ExactNumber {
-    fn repr(self: &Arc<Self>) -> ObjectRepr {
-        ObjectRepr::Plain
-    }
-
-    fn is_true(self: &Arc<Self>) -> bool {
-        let mantissa = self.0.split(['e', 'E']).next().unwrap_or_default();
-        mantissa.bytes().any(|byte| (b'1'..=b'9').contains(&byte))
-    }
-
-    fn render(self: &Arc<Self>, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::input::ExactNumber;
 
     fn render(source: &str, body: &[(&str, Value)]) -> Result<String, RenderError> {
         let mut templates = Templates::default();
         let id = templates.add(source, &["body"]).expect("it compiles");
         let body = Value::from_pairs(body.iter().map(|(name, value)| (*name, value.clone())));
-        templates.render(id, &Value::from_pairs([("body", body)])).map(|text| text.to_string())
+        templates.render(id, &mut Evaluated::new(Value::from_pairs([("body", body)])))
     }
 
     #[test]
@@ -339,6 +364,15 @@ mod tests {
     }
 
     #[test]
+    fn braces_within_an_expression_do_not_end_it() {
+        let a = [("a", Value::from("x"))];
+        assert_eq!(render("{{ '}}' ~ body.a }}-{{ \"{{\" }}", &a).as_deref(), Ok("}}x-{{"));
+        assert_eq!(render("{{ {'x': {'y': 1}}[body.a].y }}.", &a).as_deref(), Ok("1."));
+        assert_eq!(render("a {{- body.a -}} b", &a).as_deref(), Ok("axb"));
+        assert_eq!(render("{ {# no #}{{ body.a }}", &a).as_deref(), Ok("{ x"));
+    }
+
+    #[test]
     fn a_deliberate_default_is_text() {
         assert_eq!(render("{{ body.absent | default('none') }}", &[]).as_deref(), Ok("none"));
         assert_eq!(render("{{ body.a or 'none' }}", &[]).as_deref(), Ok("none"));
@@ -373,7 +407,8 @@ mod tests {
         let mut holds = |source: &str| {
             let id = templates.add_condition(source, &["body"]).expect("it compiles");
             let body = Value::from_pairs([("consent", Value::from(true)), ("none", Value::from(()))]);
-            templates.holds(id, &Value::from_pairs([("body", body)])).expect("it holds or not")
+            let mut evaluated = Evaluated::new(Value::from_pairs([("body", body)]));
+            templates.holds(id, &mut evaluated).expect("it holds or not")
         };
         assert!(holds("body.consent") && holds("body.consent == true") && holds("body.none is none"));
         assert!(!holds("body.a.b.c") && !holds("body.none") && holds("body.a is not defined"));
