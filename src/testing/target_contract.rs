@@ -432,7 +432,7 @@ pub async fn inserts_create_only_what_is_absent(subject: &Subject) {
 pub async fn large_batches_are_cut(subject: &Subject) {
     let store = subject.provisioned().await;
     // Escaped as JSON, each of the first ones' bytes is six; the others are more than a reply may hold.
-    let filler = |n: i32| Value::s(if n < 12 { "\u{1}" } else { "x" }.repeat(390_000));
+    let filler = |n: i32| Value::s(if n < 8 { "\u{1}" } else { "x" }.repeat(390_000));
     let items: Vec<Item> = (0..50).map(|n| item("p", &format!("{n:02}"), &[("filler", filler(n))])).collect();
     assert_eq!(store.insert(Table::Data, items.clone()).await.unwrap(), vec![true; 50]);
     let keys: Vec<Key> = items.iter().map(key_of).collect();

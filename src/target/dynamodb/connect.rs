@@ -22,8 +22,11 @@ use crate::target::layout::Layout;
 use crate::target::store::Site;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-/// One attempt. The embedded engine waits 5 s for another process before it answers.
+/// One attempt over a network.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// One attempt on this machine, which may be busy, but loses nothing. The embedded engine waits 5 s for
+/// another process before it answers.
+const LOCAL_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(60);
 /// DynamoDB Local takes only letters and digits in an access key id.
 const DUMMY_CREDENTIAL: &str = "migrate0local";
 const DUMMY_REGION: &str = "us-east-1";
@@ -79,17 +82,18 @@ impl DynamoTarget {
     /// `Usage` where the endpoint is not a URL, or no region is known.
     pub async fn connect(config: DynamoConfig) -> Result<Self> {
         let DynamoConfig { plan, endpoint, patience, clock } = config;
-        let timeouts = TimeoutConfig::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            .operation_attempt_timeout(ATTEMPT_TIMEOUT)
-            .build();
-        let mut loader = aws_config::defaults(BehaviorVersion::latest())
-            .retry_config(RetryConfig::disabled())
-            .timeout_config(timeouts);
         let site = match &endpoint {
             Some(url) => site_of(url)?,
             None => Site::Aws,
         };
+        let attempt = if site == Site::Local { LOCAL_ATTEMPT_TIMEOUT } else { ATTEMPT_TIMEOUT };
+        let timeouts = TimeoutConfig::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .operation_attempt_timeout(attempt)
+            .build();
+        let mut loader = aws_config::defaults(BehaviorVersion::latest())
+            .retry_config(RetryConfig::disabled())
+            .timeout_config(timeouts);
         if let Some(url) = &endpoint {
             loader = loader.endpoint_url(url);
         }
