@@ -9,6 +9,7 @@ mod blob_sdk;
 mod blob_server;
 mod cli;
 mod export;
+mod fixture;
 mod mapping;
 mod plan;
 mod support;
