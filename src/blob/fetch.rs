@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use super::store::{Access, BlobStore, GetOptions};
 use super::types::{ETag, Head, Pathname};
@@ -22,6 +23,18 @@ const STALE_PAUSE_MAX: Duration = Duration::from_secs(8);
 /// How often a body that breaks off, or comes damaged, is read again.
 const DAMAGED_MAX: u32 = 2;
 
+/// What a store's ETags are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Etags {
+    /// One of 32 hexadecimal digits is the MD5 of the content, which is checked. So an operator reports of
+    /// the service.
+    #[default]
+    Md5,
+    /// They say nothing of the content.
+    Opaque,
+}
+
 /// Reads versions of blobs from one store.
 #[derive(Clone)]
 pub struct Fetcher {
@@ -33,6 +46,8 @@ pub struct Fetcher {
     pub access: Access,
     /// How long a cache may serve an old body after an overwrite (`[timing] cdn_stale`).
     pub cdn_stale: Duration,
+    /// Whether bodies are checked against their ETags.
+    pub etags: Etags,
     /// The longest body that is read into memory, in bytes.
     pub body_bytes_max: u64,
 }
@@ -128,8 +143,12 @@ impl Fetcher {
         if bytes.len() as u64 != size {
             return damaged(format!("its content ended after {} bytes of {size}", bytes.len()));
         }
-        if is_md5(etag) && ETag::of(&bytes) != *etag {
-            return damaged("its bytes are not the ones that its ETag was computed from".to_owned());
+        if self.etags == Etags::Md5 && is_md5(etag) && ETag::of(&bytes) != *etag {
+            return damaged(
+                "its bytes are not the ones that its ETag was computed from; if this is so for each blob, \
+                 the plan should say `source.etags = \"opaque\"`"
+                    .to_owned(),
+            );
         }
         Ok(Read::Wanted(Fetched::Body {
             bytes,

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blob::fetch::Etags;
 use crate::blob::store::Access;
 
 /// A whole plan, with defaults filled in and overrides applied.
@@ -53,6 +54,9 @@ pub struct SourcePlan {
     /// The share of each rate that this program's own requests may take, above 0 and at most 1.
     #[serde(default = "background_share")]
     pub background_share: f64,
+    /// What the store's ETags are.
+    #[serde(default)]
+    pub etags: Etags,
     /// The base URL of the API, where it is not the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,

@@ -61,7 +61,7 @@ pub const fn allowance(plan: VercelPlan) -> Option<Operations> {
 pub struct Estimate {
     /// Blobs that are listed.
     pub blobs: u64,
-    /// Pages of the listing: one advanced operation each.
+    /// Pages of the listing that are asked for now: one advanced operation each.
     pub pages: u64,
     /// Bodies to be fetched: one simple operation each, where no cache answers.
     pub bodies: u64,
@@ -69,9 +69,10 @@ pub struct Estimate {
     pub bytes: u64,
     /// Bodies that the snapshot holds already.
     pub held: u64,
-    /// The operations of the whole export, those of its listing included.
+    /// The operations of this export, those of its listing included.
     pub operations: Operations,
-    /// The operations of earlier exports into this snapshot within the allowance's days.
+    /// The operations of earlier exports into this snapshot within the allowance's days, those of an
+    /// interrupted one that this one goes on with among them.
     pub earlier: Operations,
     /// The allowance of the Vercel plan, where passing it blocks the store.
     pub allowance: Option<Operations>,

@@ -6,38 +6,24 @@
 
 use std::sync::Arc;
 
-use futures::stream::{self, Stream, StreamExt as _};
 use jiff::SignedDuration;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{self, Counts, Estimate};
 use super::file::Snapshot;
 use super::report::{EXAMPLES_MAX, ExportReport};
-use super::rows::{HeldBody, Outcome, Verdict};
-use super::run::{Run, Spent, Totals, Wanted};
+use super::rows::Verdict;
+use super::run::Totals;
+use super::session::Session;
 use crate::blob::client::{Limit, Meter, Operations};
-use crate::blob::{BlobStore, Fetched, Fetcher, ListPage, ListRequest, Pathname};
+use crate::blob::{BlobStore, ListPage, ListRequest, Pathname};
 use crate::clock::Clock;
-use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::{Event, Events, Task};
+use crate::event::{Event, Events};
 use crate::mapping::Mapper;
 use crate::plan::Plan;
 
-const OPERATION: &str = "export";
-/// How many bodies are looked up in the snapshot at once.
-const WANTED_PAGE: u32 = 1000;
-/// How many bodies are committed together at most.
-const COMMIT_MAX: usize = 16;
-/// How much of bodies is in memory at most, in KiB, unless a single one is larger.
-const IN_FLIGHT_KIB: u32 = 64 * 1024;
-/// How often a blob that changes while it is fetched is followed.
-const CHANGES_MAX: u32 = 5;
-/// This many bodies that fail in a row, with nothing between, mean that the store fails.
-const FAILURES_IN_A_ROW_MAX: u32 = 20;
-/// How long requests that are under way may take to end after an interruption.
-const GRACE: std::time::Duration = std::time::Duration::from_secs(5);
+pub(super) const OPERATION: &str = "export";
 
 /// An export of one store under one plan.
 #[derive(Clone)]
@@ -132,7 +118,7 @@ impl Export {
     /// After each of them, what was fetched is durable.
     pub async fn run(&self, snapshot: &Snapshot, cancel: &CancellationToken) -> Result<ExportReport> {
         let before = self.meter.operations();
-        let mut session = Session { export: self, snapshot, cancel, charged: before };
+        let mut session = Session::new(self, snapshot, cancel);
         let now = self.clock.now();
         let age =
             SignedDuration::try_from(self.plan.timing.evidence_age_max.0).unwrap_or(SignedDuration::MAX);
@@ -150,7 +136,7 @@ impl Export {
         let mapper = Arc::clone(&self.mapper);
         snapshot.judge_again(run.id, move |pathname| mapper.rule(pathname).into()).await?;
         let expected = snapshot.totals(run.id).await?;
-        let estimate = self.estimate_of(&run, &expected, earlier);
+        let estimate = self.estimate_of(session.pages(), &expected, earlier);
         self.events.report(Event::Note(estimate.to_string()));
         estimate.check(self.options.max_operations)?;
         snapshot.forget_failures().await?;
@@ -184,7 +170,7 @@ impl Export {
         })
     }
 
-    fn verdict(&self, pathname: &Pathname) -> Verdict {
+    pub(super) fn verdict(&self, pathname: &Pathname) -> Verdict {
         self.mapper.rule(pathname).into()
     }
 
@@ -206,10 +192,10 @@ impl Export {
         self.meter.set_limit(Limit { classes, total });
     }
 
-    fn estimate_of(&self, run: &Run, totals: &Totals, earlier: Operations) -> Estimate {
+    fn estimate_of(&self, pages: u64, totals: &Totals, earlier: Operations) -> Estimate {
         let counts = Counts {
             blobs: totals.listed,
-            pages: run.pages,
+            pages,
             bodies: totals.missing,
             bytes: totals.missing_bytes,
             held: totals.held,
@@ -218,7 +204,7 @@ impl Export {
         Estimate::new(counts, self.plan.source.plan, self.plan.source.background_share)
     }
 
-    async fn page(&self, cursor: Option<String>, cancel: &CancellationToken) -> Result<ListPage> {
+    pub(super) async fn page(&self, cursor: Option<String>, cancel: &CancellationToken) -> Result<ListPage> {
         let prefix = self.plan.source.prefix.clone();
         let request = ListRequest { prefix, cursor: cursor.clone(), limit: None, folded: false };
         let page = cancel
@@ -231,245 +217,4 @@ impl Export {
         }
         Ok(page)
     }
-}
-
-/// One export at work.
-struct Session<'a> {
-    export: &'a Export,
-    snapshot: &'a Snapshot,
-    cancel: &'a CancellationToken,
-    /// The operations that are on the run's account.
-    charged: Operations,
-}
-
-type Fetch = (Pathname, Outcome, OwnedSemaphorePermit);
-
-impl Session<'_> {
-    /// Lists from where the run's listing ended to the end of the store.
-    async fn list(&mut self, run: &mut Run) -> Result<()> {
-        if run.listed {
-            return Ok(());
-        }
-        let Export { events, clock, .. } = self.export;
-        events.report(Event::Started { task: Task::List, total: None });
-        let mut first = true;
-        while !run.listed {
-            let page = match self.export.page(run.cursor.clone(), self.cancel).await {
-                // The cursor of an earlier process may have expired: list again from the beginning.
-                Err(error) if first && run.cursor.is_some() && error.kind() == ErrorKind::Usage => {
-                    *run = self.snapshot.begin(&run.prefix, clock.now()).await?;
-                    continue;
-                }
-                page => page?,
-            };
-            first = false;
-            let by = page.blobs.len() as u64;
-            let verdicts = page.blobs.iter().map(|blob| self.export.verdict(&blob.pathname)).collect();
-            let spent = self.spent();
-            self.snapshot.save_page(run, page, verdicts, spent).await?;
-            events.report(Event::Advanced { task: Task::List, by });
-        }
-        events.report(Event::Finished { task: Task::List });
-        Ok(())
-    }
-
-    /// Fetches what is missing; the number of bodies that are durable now, and their length.
-    async fn fetch(&mut self, run: &Run, missing: u64) -> Result<(u64, u64)> {
-        let events = &self.export.events;
-        events.report(Event::Started { task: Task::Fetch, total: Some(missing) });
-        // Once cancelled, nothing new begins, and what is under way is kept.
-        let halt = self.cancel.child_token();
-        let results = self.results(run.id, &halt).ready_chunks(COMMIT_MAX);
-        let mut results = std::pin::pin!(results);
-        let mut stop: Option<Error> = None;
-        let (mut fetched, mut bytes, mut failed_in_a_row) = (0, 0, 0);
-        while let Some(chunk) = results.next().await {
-            let mut outcomes = Vec::with_capacity(chunk.len());
-            let mut permits = Vec::with_capacity(chunk.len());
-            for result in chunk {
-                match result {
-                    Ok((pathname, outcome, permit)) => {
-                        failed_in_a_row = if is_stores_failure(&outcome) { failed_in_a_row + 1 } else { 0 };
-                        if let Outcome::Body { body, .. } = &outcome {
-                            fetched += 1;
-                            bytes += body.size;
-                        }
-                        outcomes.push((pathname, outcome));
-                        permits.push(permit);
-                    }
-                    Err(error) => stop = Some(stop.unwrap_or(error)),
-                }
-            }
-            if failed_in_a_row >= FAILURES_IN_A_ROW_MAX && stop.is_none() {
-                stop = Some(gives_up(&outcomes));
-            }
-            let by = outcomes.len() as u64;
-            let spent = self.spent();
-            self.snapshot.save(run.id, outcomes, spent).await?;
-            drop(permits);
-            events.report(Event::Advanced { task: Task::Fetch, by });
-            if stop.is_some() {
-                halt.cancel();
-            }
-        }
-        let spent = self.spent();
-        self.snapshot.save(run.id, Vec::new(), spent).await?;
-        events.report(Event::Finished { task: Task::Fetch });
-        if self.cancel.is_cancelled() && stop.is_none() && fetched < missing {
-            stop = Some(Error::new(ErrorKind::Interrupted, OPERATION).message("interrupted"));
-        }
-        match stop {
-            None => Ok((fetched, bytes)),
-            Some(error) => {
-                events.report(Event::Warning(format!(
-                    "stopped with {fetched} of {missing} missing bodies saved; a rerun fetches the others"
-                )));
-                Err(error)
-            }
-        }
-    }
-
-    /// What came of each missing body, as it comes. An error is a reason to stop.
-    fn results<'s>(&self, run: i64, halt: &CancellationToken) -> impl Stream<Item = Result<Fetch>> + use<'s> {
-        let export = self.export.clone();
-        let fetcher = Arc::new(Fetcher {
-            source: Arc::clone(&export.source),
-            clock: Arc::clone(&export.clock),
-            access: export.plan.source.access,
-            cdn_stale: export.plan.timing.cdn_stale.0,
-            body_bytes_max: export.options.body_bytes_max,
-        });
-        let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_KIB as usize));
-        let halt = halt.clone();
-        wanted(self.snapshot.clone(), run)
-            .take_until(halt.clone().cancelled_owned())
-            .map(move |wanted| fetch(wanted, Arc::clone(&fetcher), Arc::clone(&in_flight), halt.clone()))
-            .buffer_unordered(export.options.concurrency.max(1))
-    }
-
-    /// The operations since the last commit, which are about to be committed.
-    fn spent(&mut self) -> Spent {
-        let now = self.export.meter.operations();
-        let operations = now - self.charged;
-        self.charged = now;
-        Spent { operations, at: self.export.clock.now() }
-    }
-}
-
-/// The bodies that a run has to fetch, page after page.
-fn wanted(snapshot: Snapshot, run: i64) -> impl Stream<Item = Result<Wanted>> {
-    let pages = stream::unfold((snapshot, None, false), move |(snapshot, after, done)| async move {
-        if done {
-            return None;
-        }
-        match snapshot.wanted(run, after, WANTED_PAGE).await {
-            Err(error) => Some((vec![Err(error)], (snapshot, None, true))),
-            Ok(page) => {
-                let after = page.last()?.pathname.clone();
-                Some((page.into_iter().map(Ok).collect(), (snapshot, Some(after), false)))
-            }
-        }
-    });
-    pages.flat_map(stream::iter)
-}
-
-/// Gets one body, in whichever version is there.
-async fn fetch(
-    wanted: Result<Wanted>,
-    fetcher: Arc<Fetcher>,
-    in_flight: Arc<Semaphore>,
-    halt: CancellationToken,
-) -> Result<Fetch> {
-    let wanted = wanted?;
-    let kib = u32::try_from(wanted.size / 1024 + 1).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
-    let permit = in_flight
-        .acquire_many_owned(kib)
-        .await
-        .map_err(|error| Error::new(ErrorKind::Internal, OPERATION).source(error))?;
-    let pathname = wanted.pathname.clone();
-    let too_late = async {
-        halt.cancelled().await;
-        fetcher.clock.sleep(GRACE).await;
-    };
-    let outcome = tokio::select! {
-        outcome = version(&fetcher, wanted) => outcome,
-        () = too_late => Err(Error::new(ErrorKind::Interrupted, OPERATION).message("interrupted")),
-    };
-    match outcome {
-        Ok(outcome) => Ok((pathname, outcome, permit)),
-        Err(error) => {
-            halt.cancel();
-            Err(error)
-        }
-    }
-}
-
-async fn version(fetcher: &Fetcher, wanted: Wanted) -> Result<Outcome> {
-    let Wanted { pathname, mut version, mut size } = wanted;
-    for _ in 0..CHANGES_MAX {
-        match fetcher.fetch(&pathname, &version.etag, size).await {
-            Ok(Fetched::Body { bytes, content_type, cache_control }) => {
-                let body = HeldBody {
-                    etag: version.etag.clone(),
-                    size,
-                    sha256: Digest::of(&bytes),
-                    content_type,
-                    cache_control,
-                };
-                return Ok(Outcome::Body { version, body, bytes });
-            }
-            Ok(Fetched::Gone) => return Ok(Outcome::Gone),
-            Ok(Fetched::Changed(head)) => {
-                version = head.version();
-                size = head.blob.size;
-            }
-            Err(error) if stops(error.kind()) => return Err(error),
-            Err(error) => return Ok(Outcome::Failed(error)),
-        }
-    }
-    Ok(Outcome::Failed(
-        Error::new(ErrorKind::NotApplied, "fetch a blob")
-            .key(&pathname)
-            .message("it changed each time it was read"),
-    ))
-}
-
-/// Whether a failure is the store's or ours, rather than one blob's.
-const fn stops(kind: ErrorKind) -> bool {
-    match kind {
-        ErrorKind::Denied
-        | ErrorKind::Suspended
-        | ErrorKind::Budget
-        | ErrorKind::Interrupted
-        | ErrorKind::Busy
-        | ErrorKind::WrongPhase
-        | ErrorKind::GateClosed
-        | ErrorKind::Internal => true,
-        ErrorKind::Usage
-        | ErrorKind::NotApplied
-        | ErrorKind::OutcomeUnknown
-        | ErrorKind::Throttled { .. }
-        | ErrorKind::LostRace
-        | ErrorKind::AlreadyExists
-        | ErrorKind::NotFound
-        | ErrorKind::Unrepresentable
-        | ErrorKind::Corrupt => false,
-    }
-}
-
-/// Whether many failures like this one in a row say that the store itself fails.
-fn is_stores_failure(outcome: &Outcome) -> bool {
-    let Outcome::Failed(error) = outcome else { return false };
-    matches!(error.kind(), ErrorKind::NotApplied | ErrorKind::Throttled { .. } | ErrorKind::Usage)
-}
-
-fn gives_up(outcomes: &[(Pathname, Outcome)]) -> Error {
-    let last = outcomes.iter().rev().find_map(|(_, outcome)| match outcome {
-        Outcome::Failed(error) => Some(error),
-        _ => None,
-    });
-    let kind = last.map_or(ErrorKind::NotApplied, Error::kind);
-    let last = last.map(Error::to_string).unwrap_or_default();
-    Error::new(kind, OPERATION)
-        .message(format!("{FAILURES_IN_A_ROW_MAX} bodies in a row can't be read, the last one: {last}"))
 }

@@ -46,7 +46,8 @@ CREATE TABLE pages (
 ) STRICT;
 
 -- One row for each pathname ever listed. The first group of columns is what was listed last, by which
--- run; the second is the body that is held, which is the listed one where body_etag = etag.
+-- run, and whether it was there then (state: listed or gone); the second is the body that is held, which
+-- is the listed one where body_etag = etag.
 CREATE TABLE blobs (
   id INTEGER PRIMARY KEY,
   pathname TEXT NOT NULL UNIQUE,

@@ -9,6 +9,7 @@
 //! whole commits only. Progress is what is durable: a run can be killed at any moment, and the next one
 //! goes on from the bodies and the pages that were committed.
 
+mod bodies;
 pub mod budget;
 mod export;
 mod file;
@@ -16,12 +17,13 @@ mod manifest;
 mod report;
 mod rows;
 mod run;
+mod session;
 
 pub use export::{Export, ExportOptions};
 pub use file::Snapshot;
 pub use manifest::Manifest;
 pub use report::{ExportReport, FailedBody};
-pub use rows::{HeldBody, SnapshotBlob, State, Verdict};
+pub use rows::{HeldBody, SnapshotBlob, Verdict};
 
 #[cfg(test)]
 mod tests;

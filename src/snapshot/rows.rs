@@ -73,28 +73,6 @@ impl FromStr for Verdict {
     }
 }
 
-/// Whether a blob was there when it was last looked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum State {
-    /// It was listed.
-    Listed,
-    /// It was no longer listed, or was deleted before its body was read.
-    Gone,
-}
-
-impl FromStr for State {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "listed" => Ok(Self::Listed),
-            "gone" => Ok(Self::Gone),
-            _ => Err(format!("`{text}` is no state")),
-        }
-    }
-}
-
 /// One blob of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotBlob {
@@ -106,8 +84,6 @@ pub struct SnapshotBlob {
     pub size: u64,
     /// What the plan said of it when it was exported.
     pub verdict: Verdict,
-    /// Whether it was still there.
-    pub state: State,
     /// The body that is held, which may be of an older version.
     pub body: Option<HeldBody>,
 }
@@ -197,7 +173,7 @@ impl Snapshot {
         self.with("read blobs", move |connection| {
             connection
                 .prepare_cached(
-                    "SELECT pathname, etag, uploaded_at, size, verdict, state,
+                    "SELECT pathname, etag, uploaded_at, size, verdict,
                             body_etag, body_size, body_sha256, content_type, cache_control
                      FROM blobs WHERE (?1 IS NULL OR pathname > ?1) AND state = 'listed'
                      ORDER BY pathname LIMIT ?2",
@@ -226,8 +202,7 @@ fn blob(row: &Row<'_>) -> rusqlite::Result<SnapshotBlob> {
         version: version(row, 1)?,
         size: row.get(3)?,
         verdict: parsed(row, 4)?,
-        state: parsed(row, 5)?,
-        body: held_body(row, 6)?,
+        body: held_body(row, 5)?,
     })
 }
 

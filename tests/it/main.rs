@@ -3,7 +3,6 @@
 
 mod architecture;
 mod blob_client;
-mod blob_http;
 mod blob_memory;
 mod blob_sdk;
 mod blob_server;

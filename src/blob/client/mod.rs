@@ -2,8 +2,8 @@
 //!
 //! [`HttpBlob`] speaks the wire contract of `@vercel/blob` (API version 12). It paces itself to the plan's
 //! rates, repeats only what is safe to repeat, and gives the token to nobody but the store: `origin.rs`
-//! says where it may go. It keeps nothing between calls but the place of the
-//! store's content, and it never reads the environment.
+//! says where it may go. It keeps nothing between calls but the place of the store's content. It never
+//! reads the environment; reqwest reads the proxy variables, which count for remote stores only.
 
 mod calls;
 mod content;

@@ -200,6 +200,9 @@ impl HttpBlob {
         let error = call.error(kind).message(redact(&message, &self.token));
         match kind {
             ErrorKind::Corrupt => error.hint("check the source's base URL: this is not the Vercel Blob API"),
+            ErrorKind::Denied => {
+                error.hint("check BLOB_READ_WRITE_TOKEN: it must be the read-write token of this store")
+            }
             _ => error,
         }
     }

@@ -1,5 +1,4 @@
-//! The HTTP client against this program's own server: what any store must do, and an export over the
-//! wire while the store misbehaves.
+//! An export over the wire, while the store behaves and while it does not.
 
 use std::net::SocketAddr;
 use std::num::NonZeroU64;
@@ -17,8 +16,9 @@ use migrate::event::Silent;
 use migrate::mapping::Mapper;
 use migrate::plan::Plan;
 use migrate::snapshot::{Export, ExportOptions, Snapshot};
-use migrate::testing::blob_contract::Subject;
 use tokio_util::sync::CancellationToken;
+
+use super::PLAN;
 
 const TOKEN: &str = "vercel_blob_rw_demo_s3cr3t";
 
@@ -36,50 +36,9 @@ fn client(emulator: &Emulator, access: Access, rates: Option<Rates>) -> HttpBlob
     HttpBlob::new(Config { rates, ..config }).unwrap()
 }
 
-async fn subject(access: Access) -> Subject {
-    let emulator = emulator(access).await;
-    let store = Arc::new(client(&emulator, access, None));
-    Subject { store, access, guard: Box::new(emulator) }
-}
-
-mod public {
-    use super::*;
-
-    async fn make() -> Subject {
-        subject(Access::Public).await
-    }
-
-    migrate::blob_contract!(make);
-}
-
-mod private {
-    use super::*;
-
-    async fn make() -> Subject {
-        subject(Access::Private).await
-    }
-
-    migrate::blob_contract!(make);
-}
-
-const PLAN: &str = r#"
-[source]
-store = "demo"
-[target]
-table = "demo"
-partition_key = "PK"
-sort_key = "SK"
-[[entity]]
-name = "record"
-blobs = "records/{id}.json"
-[[entity.item]]
-PK = "RECORD#{{ id }}"
-SK = "METADATA"
-"#;
-
 async fn seed(emulator: &Emulator, count: usize) {
     for number in 0..count {
-        let name = Pathname::new(format!("records/{number:04}.json"));
+        let name = Pathname::new(format!("signups/{number:04}.json"));
         let body = Bytes::from(format!("{{\"number\": {number}}}"));
         emulator.store().put(&name, body.into(), &PutOptions::default()).await.unwrap();
     }
@@ -157,4 +116,22 @@ async fn an_unpaced_export_waits_when_it_is_told_to() {
         .unwrap();
     assert_eq!((report.fetched, report.failed), (60, 0));
     assert!(emulator.faults().calls(Operation::Get) > 60, "it was throttled");
+}
+
+#[tokio::test]
+async fn an_export_that_goes_on_counts_each_operation_once() {
+    let emulator = emulator(Access::Public).await;
+    seed(&emulator, 20).await;
+    let directory = tempfile::tempdir().unwrap();
+    let snapshot = Snapshot::create_or_open(directory.path().join("a"), "demo").unwrap();
+    emulator.faults().suspend_after(Some(1 + 5));
+    let mut export = export(client(&emulator, Access::Public, None));
+    export.options.concurrency = 1;
+    export.run(&snapshot, &CancellationToken::new()).await.unwrap_err();
+    emulator.faults().suspend_after(None);
+    let report = export.run(&snapshot, &CancellationToken::new()).await.unwrap();
+    assert_eq!((report.operations.simple, report.operations.advanced), (15, 0));
+    assert_eq!(report.estimate.operations, report.operations);
+    let earlier = report.estimate.earlier;
+    assert_eq!((earlier.simple, earlier.advanced), (6, 1), "five reads and the one that was refused");
 }
