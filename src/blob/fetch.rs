@@ -35,6 +35,13 @@ pub enum Etags {
     Opaque,
 }
 
+impl Etags {
+    /// Whether a plan needs not say it; what a plan does not say is no part of its hash.
+    pub(crate) fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// Reads versions of blobs from one store.
 #[derive(Clone)]
 pub struct Fetcher {

@@ -55,7 +55,7 @@ pub struct SourcePlan {
     #[serde(default = "background_share")]
     pub background_share: f64,
     /// What the store's ETags are.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Etags::is_default")]
     pub etags: Etags,
     /// The base URL of the API, where it is not the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]

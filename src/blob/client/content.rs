@@ -24,14 +24,9 @@ impl HttpBlob {
         pathname: &Pathname,
         options: &GetOptions,
     ) -> Result<Option<Content>> {
-        if options.no_cache && self.access == Access::Public {
-            // The service answers 400 to it.
-            return Err(Error::new(ErrorKind::Usage, OPERATION)
-                .key(pathname)
-                .message("a public store has no way past its caches"));
-        }
         let Some(mut url) = self.content_url(pathname).await? else { return Ok(None) };
-        if options.no_cache {
+        // A public store answers 400 to it; it has no way past its caches.
+        if options.no_cache && self.access == Access::Private {
             url.query_pairs_mut().append_pair("cache", "0");
         }
         let mut headers = HeaderMap::new();
