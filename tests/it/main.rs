@@ -14,4 +14,5 @@ mod plan;
 mod support;
 #[cfg(feature = "embedded")]
 mod target_embedded;
+mod target_local;
 mod target_memory;
