@@ -22,9 +22,9 @@ use crate::blob::{BlobStore, ListedBlob, Pathname};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
-use crate::protocol::Rules;
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
-use crate::target::control::{Anchor, Control, MappedVersion, names};
+use crate::protocol::{Rev, Rules};
+use crate::target::control::{Anchor, AnchorState, BodyRef, Control, MappedVersion, names};
 use crate::target::{Outcome, Refusal};
 use crate::value::{Item, Key, Value};
 
@@ -89,10 +89,17 @@ impl std::fmt::Debug for Converger {
     }
 }
 
+type Machine = Converge<MappedVersion, Rev>;
+
 /// What became of one transaction for one pathname.
 enum Attempt {
-    Written(Written<crate::protocol::Rev>),
-    Collision { key: Key, owner: Option<String> },
+    Written(Written<Rev>),
+    Collision {
+        key: Key,
+        owner: Option<String>,
+    },
+    /// It may lack parts of the body that it would name, so it was not sent.
+    NotSent,
 }
 
 impl Converger {
@@ -102,8 +109,12 @@ impl Converger {
     /// # Errors
     /// `WrongPhase` once the session is over; what the stores report, after their own retries.
     pub async fn converge(&self, pathname: &Pathname, purpose: Purpose) -> Result<Converged> {
+        self.drive(pathname, Converge::new(Rules::SOUND, purpose, ATTEMPTS)).await
+    }
+
+    /// Does what the protocol asks for, to its end.
+    async fn drive(&self, pathname: &Pathname, mut machine: Machine) -> Result<Converged> {
         let entity = self.entity(pathname);
-        let mut machine = Converge::new(Rules::SOUND, purpose, ATTEMPTS);
         let mut anchor: Option<Anchor> = None;
         let mut blob: Option<ListedBlob> = None;
         let mut quarantined = false;
@@ -134,11 +145,12 @@ impl Converger {
                     match self.apply(&prepared).await? {
                         Attempt::Collision { key, owner } => return Ok(Converged::Collision { key, owner }),
                         Attempt::Written(written) => machine.written(&prepared.anchor.rev, &written),
+                        Attempt::NotSent => machine.body_gone(),
                     }
                 }
                 Next::Done(done) => {
                     return Ok(match done {
-                        Done::Equal => Converged::Equal,
+                        Done::Equal => equal(anchor.as_ref()),
                         Done::Written if quarantined => Converged::Quarantined,
                         Done::Written => Converged::Written,
                         Done::GaveUp => Converged::GaveUp,
@@ -162,7 +174,8 @@ impl Converger {
         use rand::RngExt as _;
         if *round > 0 {
             let longest = PAUSE * 2u32.pow((*round).min(3));
-            self.clock.sleep(longest.mul_f64(rand::rng().random_range(0.5..1.0))).await;
+            let jitter = rand::rng().random_range(0.5..1.0);
+            self.clock.sleep(longest.mul_f64(jitter)).await;
         }
         *round += 1;
     }
@@ -170,13 +183,17 @@ impl Converger {
     /// Sends one prepared change.
     async fn apply(&self, prepared: &Prepared) -> Result<Attempt> {
         self.permit.check()?;
-        self.control.put_bodies(prepared.body_rows.clone()).await?;
+        match self.control.put_bodies(prepared.body_rows.clone()).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(Attempt::NotSent),
+            stored => stored?,
+        }
         let mut writes = prepared.writes();
+        // A token stands for one request: what leaves out a removal is another one.
+        let mut token = prepared.anchor.rev.to_string();
         loop {
-            let token = prepared.anchor.rev.as_str();
-            let refusals = match self.control.store().transact(token, writes.clone()).await {
+            let refusals = match self.control.store().transact(&token, writes.clone()).await {
                 Ok(Outcome::Applied) => {
-                    self.tidy(prepared, true).await;
+                    self.drop_replaced(prepared).await;
                     return Ok(Attempt::Written(Written::Applied));
                 }
                 Ok(Outcome::Refused(refusals)) => refusals,
@@ -187,17 +204,22 @@ impl Converger {
             };
             match judge_refusal(prepared, &refusals) {
                 Verdict::Raced(found) => {
-                    let ours = found.as_ref() == Some(&prepared.anchor.rev);
-                    self.tidy(prepared, ours).await;
-                    return Ok(Attempt::Written(Written::Refused { found }));
+                    let rev = found.as_ref().and_then(Anchor::rev_of);
+                    if rev.as_ref() == Some(&prepared.anchor.rev) {
+                        self.drop_replaced(prepared).await;
+                    } else {
+                        self.drop_new(prepared, found.as_ref()).await;
+                    }
+                    return Ok(Attempt::Written(Written::Refused { found: rev }));
                 }
                 Verdict::Collision { key, owner } => {
-                    self.tidy(prepared, false).await;
+                    self.drop_new(prepared, None).await;
                     return Ok(Attempt::Collision { key, owner });
                 }
                 // An item that was to be removed is somebody else's by now: it is left to them. Each
                 // round leaves out at least one removal, so this ends.
                 Verdict::NotOurs(actions) => {
+                    token = names::token();
                     writes = writes
                         .into_iter()
                         .enumerate()
@@ -209,9 +231,19 @@ impl Converger {
         }
     }
 
-    /// Removes the body that nothing names any more: the old one after success, else the new one.
-    async fn tidy(&self, prepared: &Prepared, applied: bool) {
-        let body = if applied { prepared.replaced_body.as_ref() } else { prepared.new_body() };
+    /// Removes the body that nothing names any more once a change was applied.
+    async fn drop_replaced(&self, prepared: &Prepared) {
+        self.drop_body(prepared, prepared.replaced_body.as_ref()).await;
+    }
+
+    /// Removes the body that was stored for a change that was refused because of the anchor `found`; but
+    /// not where that anchor names it: an earlier attempt was applied, and another writer renewed its rev.
+    async fn drop_new(&self, prepared: &Prepared, found: Option<&Item>) {
+        let body = prepared.new_body().filter(|body| !found.is_some_and(|found| body.is_named_by(found)));
+        self.drop_body(prepared, body).await;
+    }
+
+    async fn drop_body(&self, prepared: &Prepared, body: Option<&BodyRef>) {
         let Some(body) = body else { return };
         if let Err(error) = self.control.drop_body(&prepared.anchor.pathname, body).await {
             tracing::debug!(pathname = %prepared.anchor.pathname, %error, "an unreferenced body part remains");
@@ -219,9 +251,17 @@ impl Converger {
     }
 }
 
+/// How a converge ended that found nothing to do.
+fn equal(anchor: Option<&Anchor>) -> Converged {
+    match anchor.map(|anchor| &anchor.state) {
+        Some(AnchorState::Quarantined { .. }) => Converged::Quarantined,
+        _ => Converged::Equal,
+    }
+}
+
 enum Verdict {
-    /// The anchor is not the one that was seen.
-    Raced(Option<crate::protocol::Rev>),
+    /// The anchor is not the one that was seen: this one is there.
+    Raced(Option<Item>),
     /// An item to be stored is somebody else's.
     Collision { key: Key, owner: Option<String> },
     /// Items to be removed are somebody else's.
@@ -231,7 +271,7 @@ enum Verdict {
 /// The anchor is always the first action; what else was refused is an item of somebody else.
 fn judge_refusal(prepared: &Prepared, refusals: &[Refusal]) -> Verdict {
     if let Some(refusal) = refusals.iter().find(|refusal| refusal.action == 0) {
-        return Verdict::Raced(refusal.found.as_ref().and_then(Anchor::rev_of));
+        return Verdict::Raced(refusal.found.clone());
     }
     let collision = refusals.iter().find_map(|refusal| Some((refusal, prepared.put_key(refusal.action)?)));
     match collision {
@@ -245,7 +285,8 @@ fn judge_refusal(prepared: &Prepared, refusals: &[Refusal]) -> Verdict {
 /// The pathname in an item's `_source`.
 #[must_use]
 pub fn owner(item: &Item) -> Option<String> {
-    Some(item.get(SOURCE)?.as_m()?.get("pathname")?.as_s()?.to_owned())
+    let pathname = item.get(SOURCE)?.as_m()?.get("pathname")?.as_s()?;
+    (!pathname.is_empty()).then(|| pathname.to_owned())
 }
 
 /// The rev in an item's `_source`.
@@ -258,7 +299,7 @@ pub fn source_rev(item: &Item) -> Option<&str> {
 pub const SOURCE: &str = "_source";
 
 /// `_source` of an item.
-pub(crate) fn source_value(pathname: &Pathname, rev: &crate::protocol::Rev) -> Value {
+pub(crate) fn source_value(pathname: &Pathname, rev: &Rev) -> Value {
     Value::M(
         [("pathname".to_owned(), Value::s(pathname.as_str())), ("rev".to_owned(), Value::s(rev.as_str()))]
             .into(),
@@ -266,6 +307,6 @@ pub(crate) fn source_value(pathname: &Pathname, rev: &crate::protocol::Rev) -> V
 }
 
 /// A new rev for a write.
-fn new_rev() -> crate::protocol::Rev {
+fn new_rev() -> Rev {
     names::new_rev()
 }

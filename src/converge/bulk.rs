@@ -4,14 +4,15 @@ use std::collections::HashSet;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::prepare::{ACTIONS_MAX, Prepared};
-use super::{Converged, Converger};
+use super::prepare::Prepared;
+use super::{ATTEMPTS, Converged, Converger, Machine, equal};
 use crate::blob::{ListedBlob, Pathname};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::protocol::Rules;
 use crate::protocol::converge::{Converge, Next, Purpose};
-use crate::target::Outcome;
 use crate::target::control::{Anchor, names};
+use crate::target::layout::ACTIONS_MAX;
+use crate::target::{Outcome, Refusal};
 
 /// At most this many pathnames in one transaction: a lost race costs all of them a second try.
 const PATHNAMES_MAX: usize = 50;
@@ -34,11 +35,29 @@ pub struct Seen {
 /// What a look at both sides came to.
 enum Step {
     /// Nothing to do.
-    Equal,
+    Equal(Converged),
     /// A change that can be sent with others.
     Ready(Box<Prepared>),
     /// The body that was seen is gone: it takes a fresh look.
     Again,
+}
+
+/// A pathname to be converged singly.
+struct Single {
+    pathname: Pathname,
+    machine: Machine,
+}
+
+impl Single {
+    fn new(pathname: Pathname) -> Self {
+        Self { pathname, machine: Converge::new(Rules::SOUND, Purpose::Reconcile, ATTEMPTS) }
+    }
+
+    /// After a transaction of several blobs that may have been applied, or may be yet.
+    fn doubting(prepared: Prepared) -> Self {
+        let Self { pathname, machine } = Self::new(prepared.anchor.pathname);
+        Self { pathname, machine: machine.doubting(prepared.expected) }
+    }
 }
 
 impl Converger {
@@ -57,9 +76,9 @@ impl Converger {
             .buffer_unordered(CONCURRENCY);
         while let Some((pathname, step)) = preparing.next().await {
             match step {
-                Ok(Step::Equal) => done.push((pathname, Ok(Converged::Equal))),
+                Ok(Step::Equal(equal)) => done.push((pathname, Ok(equal))),
                 Ok(Step::Ready(prepared)) => ready.push(*prepared),
-                Ok(Step::Again) => singly.push(pathname),
+                Ok(Step::Again) => singly.push(Single::new(pathname)),
                 Err(error) => done.push((pathname, Err(error))),
             }
         }
@@ -75,8 +94,8 @@ impl Converger {
         drop(sending);
 
         let mut single = stream::iter(singly)
-            .map(|pathname| async move {
-                let result = self.converge(&pathname, Purpose::Reconcile).await;
+            .map(|Single { pathname, machine }| async move {
+                let result = self.drive(&pathname, machine).await;
                 (pathname, result)
             })
             .buffer_unordered(CONCURRENCY);
@@ -92,7 +111,9 @@ impl Converger {
         let mut machine = Converge::new(Rules::SOUND, Purpose::Reconcile, 1);
         machine.mirror(Anchor::mirror(seen.anchor.as_ref()));
         machine.authority(version);
-        let Next::Write { change, .. } = machine.next() else { return Ok(Step::Equal) };
+        let Next::Write { change, .. } = machine.next() else {
+            return Ok(Step::Equal(equal(seen.anchor.as_ref())));
+        };
         let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());
         let prepared = self.prepare(&seen.pathname, entity, anchor, blob, &change).await?;
         Ok(prepared.map_or(Step::Again, |prepared| Step::Ready(Box::new(prepared))))
@@ -100,48 +121,55 @@ impl Converger {
 
     /// Sends changes in one transaction. Where it is not applied as a whole, each is to be converged
     /// again: the second list.
-    async fn send_together(
-        &self,
-        batch: Vec<Prepared>,
-    ) -> (Vec<(Pathname, Result<Converged>)>, Vec<Pathname>) {
-        let singly =
-            |batch: Vec<Prepared>| batch.into_iter().map(|prepared| prepared.anchor.pathname).collect();
-        let applied = self.try_together(&batch).await;
-        match applied {
-            Ok(true) => {}
-            // What this request did or may yet do is settled by the rev of each anchor.
-            Ok(false) => return (Vec::new(), singly(batch)),
+    async fn send_together(&self, batch: Vec<Prepared>) -> (Vec<(Pathname, Result<Converged>)>, Vec<Single>) {
+        match self.try_together(&batch).await {
+            Ok(Outcome::Applied) => {}
+            Ok(Outcome::Refused(refusals)) => {
+                self.drop_refused(&batch, &refusals).await;
+                let singly = batch.into_iter().map(|prepared| Single::new(prepared.anchor.pathname));
+                return (Vec::new(), singly.collect());
+            }
             Err(error) => {
                 tracing::debug!(%error, "a transaction of several blobs failed; each is converged singly");
-                return (Vec::new(), singly(batch));
+                let unknown = error.kind() == ErrorKind::OutcomeUnknown;
+                let single = |prepared: Prepared| match unknown {
+                    true => Single::doubting(prepared),
+                    false => Single::new(prepared.anchor.pathname),
+                };
+                return (Vec::new(), batch.into_iter().map(single).collect());
             }
         }
         let mut sent = Vec::new();
         for prepared in batch {
-            self.tidy(&prepared, true).await;
+            self.drop_replaced(&prepared).await;
             let converged = if prepared.quarantined { Converged::Quarantined } else { Converged::Written };
             sent.push((prepared.anchor.pathname, Ok(converged)));
         }
         (sent, Vec::new())
     }
 
-    async fn try_together(&self, batch: &[Prepared]) -> Result<bool> {
+    /// Removes the bodies that were stored for a refused transaction.
+    async fn drop_refused(&self, batch: &[Prepared], refusals: &[Refusal]) {
+        let mut anchor_action = 0;
+        for prepared in batch {
+            let refusal = refusals.iter().find(|refusal| refusal.action == anchor_action);
+            self.drop_new(prepared, refusal.and_then(|refusal| refusal.found.as_ref())).await;
+            anchor_action += prepared.actions();
+        }
+    }
+
+    async fn try_together(&self, batch: &[Prepared]) -> Result<Outcome> {
         self.permit.check()?;
         let bodies = batch.iter().flat_map(|prepared| prepared.body_rows.iter().cloned()).collect();
         self.control.put_bodies(bodies).await?;
         let writes = batch.iter().flat_map(Prepared::writes).collect();
-        let outcome = self.control.store().transact(&names::token(), writes).await;
-        match outcome {
-            Ok(Outcome::Applied) => Ok(true),
-            Ok(Outcome::Refused(_)) => Ok(false),
-            Err(error) => Err(error),
-        }
+        self.control.store().transact(&names::token(), writes).await
     }
 }
 
 /// Fills transactions. A change that shares an item with another one in the same transaction, which
 /// DynamoDB refuses, is left to be converged singly.
-fn pack(ready: Vec<Prepared>, singly: &mut Vec<Pathname>) -> Vec<Vec<Prepared>> {
+fn pack(ready: Vec<Prepared>, singly: &mut Vec<Single>) -> Vec<Vec<Prepared>> {
     let mut batches: Vec<Vec<Prepared>> = Vec::new();
     let (mut actions, mut bytes, mut keys) = (0, 0, HashSet::new());
     for prepared in ready {
@@ -155,7 +183,7 @@ fn pack(ready: Vec<Prepared>, singly: &mut Vec<Pathname>) -> Vec<Vec<Prepared>> 
             (actions, bytes, keys) = (0, 0, HashSet::new());
         }
         if prepared.keys().any(|key| keys.contains(key)) {
-            singly.push(prepared.anchor.pathname);
+            singly.push(Single::new(prepared.anchor.pathname));
             continue;
         }
         actions += prepared.actions();

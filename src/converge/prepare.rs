@@ -10,11 +10,9 @@ use crate::mapping::{BlobFacts, EntityId, MappedItem};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
 use crate::target::control::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion, encode_body};
+use crate::target::layout::{ACTIONS_MAX, TRANSACTION_BYTES_MAX};
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value, item_bytes};
-
-/// DynamoDB's bound on the actions of one transaction.
-pub(super) const ACTIONS_MAX: usize = 100;
 
 /// A change of one pathname, ready to be sent.
 #[derive(Debug, Clone)]
@@ -121,10 +119,10 @@ impl Converger {
                 )
             }
         };
-        if prepared.actions() > ACTIONS_MAX {
+        let (actions, bytes) = (prepared.actions(), prepared.bytes());
+        if actions > ACTIONS_MAX || bytes > TRANSACTION_BYTES_MAX {
             return Err(Error::new(ErrorKind::Unrepresentable, "converge").key(pathname).message(format!(
-                "it needs a transaction of {} actions, DynamoDB takes {ACTIONS_MAX}",
-                prepared.actions()
+                "it needs a transaction of {actions} actions and {bytes} bytes, DynamoDB takes {ACTIONS_MAX} and {TRANSACTION_BYTES_MAX}",
             )));
         }
         Ok(Some(prepared))

@@ -115,8 +115,13 @@ pub struct Converge<V, R> {
     rules: Rules,
     purpose: Purpose,
     attempts_left: u8,
+    /// What a request of ours expects to find whose outcome nobody learnt: it lands as long as that is there.
+    doubt: Option<Expected<R>>,
     step: Step<V, R>,
 }
+
+/// The rev that a write must find; none where there must be no anchor.
+type Expected<R> = Option<R>;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Step<V, R> {
@@ -129,7 +134,16 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
     /// Begins; gives up after `attempts` rounds (at least one).
     #[must_use]
     pub const fn new(rules: Rules, purpose: Purpose, attempts: u8) -> Self {
-        Self { rules, purpose, attempts_left: attempts, step: Step::Look { mirror: None, authority: None } }
+        let step = Step::Look { mirror: None, authority: None };
+        Self { rules, purpose, attempts_left: attempts, doubt: None, step }
+    }
+
+    /// After a request that expected this rev (none: that there is no anchor), and whose outcome nobody
+    /// learnt. Both sides then count as equal only once that request can't land any more.
+    #[must_use]
+    pub fn doubting(mut self, expected: Option<R>) -> Self {
+        self.doubt = Some(expected);
+        self
     }
 
     /// What to do now.
@@ -173,9 +187,18 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
             Written::Applied => self.step = Step::Over(Done::Written),
             // An earlier attempt of this very request was applied, and its reply was lost.
             Written::Refused { found: Some(found) } if found == ours => self.step = Step::Over(Done::Written),
+            Written::Refused { .. } => self.again(),
             // Sending it again from a fresh look is safe: if the lost one lands after all, one of the
             // two fails on the rev.
-            Written::Refused { .. } | Written::Unknown => self.again(),
+            Written::Unknown => {
+                // An intent writes in any case.
+                if let Step::Writing { expected, .. } = &self.step
+                    && self.purpose != Purpose::Intent
+                {
+                    self.doubt = Some(expected.clone());
+                }
+                self.again();
+            }
         }
     }
 
@@ -191,7 +214,12 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
     fn judge(&mut self) {
         let Step::Look { mirror: Some(mirror), authority: Some(authority) } = &self.step else { return };
         let expected = mirror.rev().cloned();
-        self.step = match decide(self.rules, self.purpose, mirror, authority.as_ref()) {
+        // A request of ours that may still land would find what it expects. A state that is equal now is
+        // written again, as for an intent, so that it does not.
+        let fence = self.doubt.as_ref() == Some(&expected)
+            && (authority.is_none() || self.purpose == Purpose::Reconcile);
+        let purpose = if fence { Purpose::Intent } else { self.purpose };
+        self.step = match decide(self.rules, purpose, mirror, authority.as_ref()) {
             None => Step::Over(Done::Equal),
             Some(change) => Step::Writing { change, expected },
         };
@@ -347,6 +375,35 @@ mod tests {
             }
             assert_eq!(machine, Machine::new(Rules::SOUND, Purpose::Intent, 1));
         }
+    }
+
+    #[test]
+    fn both_sides_are_equal_only_once_a_lost_request_can_not_land() {
+        let again = |purpose, before: Seen, now: Seen, authority: Option<&'static str>| {
+            let mut machine = looked(purpose, 3, before, Some("v2"));
+            machine.written(&8, &Written::Unknown);
+            machine.mirror(now);
+            machine.authority(authority);
+            machine.next()
+        };
+        let fenced = |change, expected| Next::Write { change, expected };
+        // The source is what it was before, and the request would find the rev that it expects.
+        let renewed = fenced(Change::Renew, Some(7));
+        assert_eq!(again(Purpose::Reconcile, HOLDS, HOLDS, Some("v1")), renewed);
+        for purpose in [Purpose::Reconcile, Purpose::Repair] {
+            let tombstone = fenced(Change::Tombstone, None);
+            assert_eq!(again(purpose, Mirror::Unknown, Mirror::Unknown, None), tombstone);
+        }
+        // It was applied, or somebody else wrote: the rev that it expects is gone.
+        let applied = Mirror::Settled { rev: 8, version: "v2" };
+        assert_eq!(again(Purpose::Reconcile, HOLDS, applied, Some("v2")), Next::Done(Done::Equal));
+        let tombstone = Mirror::Tombstone { rev: 9 };
+        assert_eq!(again(Purpose::Reconcile, Mirror::Unknown, tombstone, None), Next::Done(Done::Equal));
+        // A request of others who say what it expected.
+        let mut machine = Machine::new(Rules::SOUND, Purpose::Reconcile, 1).doubting(None);
+        machine.mirror(Mirror::Unknown);
+        machine.authority(None);
+        assert_eq!(machine.next(), fenced(Change::Tombstone, None));
     }
 
     #[test]

@@ -162,6 +162,15 @@ impl Anchor {
     }
 }
 
+impl BodyRef {
+    /// Whether an anchor's row, as a refused transaction found it, names this body.
+    #[must_use]
+    pub fn is_named_by(&self, item: &crate::value::Item) -> bool {
+        let named = item.get("body").and_then(|body| body.as_m()?.get("rev")?.as_s());
+        named == Some(self.rev.as_str())
+    }
+}
+
 impl Control {
     /// The anchor of a pathname.
     ///

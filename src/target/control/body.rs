@@ -99,7 +99,8 @@ fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
         packed
             .extend_from_slice(part.ok_or_else(|| corrupt(&key, "a part of its retained body is missing"))?);
     }
-    let bytes = zstd::bulk::decompress(&packed, RETAIN_MAX)
+    let size = anchor.head.as_ref().and_then(|head| usize::try_from(head.size).ok()).unwrap_or(0);
+    let bytes = zstd::bulk::decompress(&packed, size.min(RETAIN_MAX))
         .map_err(|error| corrupt(&key, "its retained body can't be unpacked").source(error))?;
     match &anchor.head {
         Some(head) if head.sha256 == Digest::of(&bytes) => Ok(bytes),
