@@ -8,7 +8,7 @@ use super::drift::{Drift, DriftKind};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{owner, source_rev};
 use crate::digest::Digest;
-use crate::mapping::{Json, MappedItem, Quarantine};
+use crate::mapping::{Json, MappedItem, Quarantine, Reason};
 use crate::target::control::{Anchor, AnchorState};
 use crate::value::{Item, Key, Value};
 
@@ -51,7 +51,9 @@ pub fn compare(pair: &Pair, rules: Rules<'_>) -> Vec<Drift> {
     match (&pair.blob, live) {
         (None, None) => Vec::new(),
         (None, Some(_)) => vec![pair.drift(DriftKind::Extra, "the source does not hold it (any more)")],
-        (Some(_), None) => missing(pair),
+        (Some(_), None) => {
+            held_by_others(pair).unwrap_or_else(|| vec![pair.drift(DriftKind::Missing, "nothing mirrors it")])
+        }
         (Some(blob), Some(anchor)) => {
             let same = anchor.version().is_some_and(|mirrored| {
                 mirrored.version == blob.version() && Some(mirrored.mapping) == pair.mapping
@@ -60,7 +62,16 @@ pub fn compare(pair: &Pair, rules: Rules<'_>) -> Vec<Drift> {
                 AnchorState::Pending => {
                     vec![pair.drift(DriftKind::Stale, "a change was begun and not finished")]
                 }
-                _ if !same => vec![pair.drift(DriftKind::Stale, &stale_because(pair, blob, anchor))],
+                _ if !same => held_by_others(pair).unwrap_or_else(|| {
+                    vec![pair.drift(DriftKind::Stale, &stale_because(pair, blob, anchor))]
+                }),
+                // Whether a TTL has passed depends on when it was mapped; all else maps as it did, unless
+                // this program has learnt it since.
+                AnchorState::Quarantined { quarantine }
+                    if quarantine.reason != Reason::Ttl && matches!(pair.expected, Some(Ok(_))) =>
+                {
+                    vec![pair.drift(DriftKind::Stale, "it can be mapped by now")]
+                }
                 AnchorState::Quarantined { quarantine } => {
                     vec![pair.drift(DriftKind::Unmappable, &quarantine.to_string())]
                 }
@@ -70,19 +81,21 @@ pub fn compare(pair: &Pair, rules: Rules<'_>) -> Vec<Drift> {
     }
 }
 
-/// The blob is there and nothing mirrors it: perhaps because somebody else has its item.
-fn missing(pair: &Pair) -> Vec<Drift> {
+/// The items that keep a blob from being mirrored, since somebody else has them; none where nobody does.
+fn held_by_others(pair: &Pair) -> Option<Vec<Drift>> {
     let expected = pair.expected.iter().flatten().flatten();
     let found = pair.items.as_ref();
     let held: Vec<Drift> = expected
         .filter_map(|expected| {
-            let item = found?.get(&expected.key)?;
-            let holder = owner(item).filter(|holder| holder != pair.pathname.as_str());
+            let holder = owner(found?.get(&expected.key)?);
+            if holder.as_deref() == Some(pair.pathname.as_str()) {
+                return None;
+            }
             let who = holder.map_or_else(|| "the application".to_owned(), |holder| format!("`{holder}`"));
             Some(pair.item_drift(DriftKind::Collision, &expected.key, &format!("the item belongs to {who}")))
         })
         .collect();
-    if held.is_empty() { vec![pair.drift(DriftKind::Missing, "nothing mirrors it")] } else { held }
+    (!held.is_empty()).then_some(held)
 }
 
 fn stale_because(pair: &Pair, blob: &ListedBlob, anchor: &Anchor) -> String {

@@ -2,11 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use jiff::Timestamp;
-
 use super::compare::{Pair, Rules, compare};
 use super::drift::{Drift, DriftKind};
-use super::run::{Level, Sweep};
+use super::run::{Level, Sweep, of_one_blob};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{SavedBody, owner, source_rev};
 use crate::digest::Digest;
@@ -27,6 +25,7 @@ impl Sweep<'_> {
             Rule::Entity(entity) => Some(entity),
             _ => None,
         };
+        let mut last = Pair::bare(pathname.clone(), None, None);
         for look in 0..LOOKS {
             if look > 0 {
                 self.converger.clock.sleep(self.patience * look).await;
@@ -36,14 +35,21 @@ impl Sweep<'_> {
                 Some(_) => self.converger.source.head(pathname).await?.map(|head| head.blob),
                 None => None,
             };
-            let Some(pair) = self.look(pathname, entity, anchor, blob).await? else { continue };
+            last = Pair::bare(pathname.clone(), anchor.clone(), blob.clone());
+            let pair = match self.look(pathname, entity, anchor, blob).await {
+                Ok(Some(pair)) => pair,
+                Ok(None) => continue,
+                Err(error) if of_one_blob(&error) => {
+                    return Ok(vec![last.drift(DriftKind::Unverified, &error.to_string())]);
+                }
+                Err(error) => return Err(error),
+            };
             let after = self.converger.control.anchor(pathname).await?;
             if after.map(|anchor| anchor.rev) == pair.anchor.as_ref().map(|anchor| anchor.rev.clone()) {
                 return Ok(compare(&pair, self.rules()));
             }
         }
-        let bare = Pair::bare(pathname.clone(), None, None);
-        Ok(vec![bare.drift(DriftKind::Unverified, "it did not hold still while it was judged")])
+        Ok(vec![last.drift(DriftKind::Unverified, "it did not hold still while it was judged")])
     }
 
     /// Everything of one pathname. None where the source holds another version by now.
@@ -73,7 +79,7 @@ impl Sweep<'_> {
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
         pair.document = mapper.decode(entity, &body.bytes).ok();
         // A TTL that has passed since is no reason for a quarantine now: the comparison allows for it.
-        pair.expected = Some(mapper.map(entity, facts, &body.bytes, Timestamp::UNIX_EPOCH));
+        pair.expected = Some(mapper.map(entity, facts, &body.bytes, blob.uploaded_at));
     }
 
     /// Reads the items of pairs, and at the content level their retained bodies.
@@ -120,6 +126,7 @@ impl Sweep<'_> {
 
     /// Judges an item that no anchor seems to name: its anchor, the item, its anchor.
     pub(super) async fn judge_stray(&self, key: &Key) -> Result<Option<Drift>> {
+        let mut last = Pathname::new("");
         for look in 0..LOOKS {
             if look > 0 {
                 self.converger.clock.sleep(self.patience * look).await;
@@ -127,6 +134,7 @@ impl Sweep<'_> {
             let Some(first) = self.item(key).await? else { return Ok(None) };
             // Without `_source` it is the application's, and nothing of ours.
             let Some(pathname) = owner(&first).map(Pathname::new) else { return Ok(None) };
+            last.clone_from(&pathname);
             let before = self.converger.control.anchor(&pathname).await?;
             let item = self.item(key).await?;
             let after = self.converger.control.anchor(&pathname).await?;
@@ -147,7 +155,7 @@ impl Sweep<'_> {
             let drift = Drift { key: Some(key.clone()), ..pair.drift(DriftKind::Orphan, detail) };
             return Ok((!named).then_some(drift));
         }
-        let bare = Pair::bare(Pathname::new(""), None, None);
+        let bare = Pair::bare(last, None, None);
         let drift = bare.drift(DriftKind::Unverified, "the item did not hold still while it was judged");
         Ok(Some(Drift { key: Some(key.clone()), ..drift }))
     }

@@ -20,11 +20,11 @@ pub(super) struct Ledger {
 /// What an anchor says of a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// No anchor names it.
+    /// Its pathname's anchor does not name it.
     None,
-    /// An anchor names it, for another pathname or rev.
+    /// Its pathname's anchor names it, under another rev.
     Other,
-    /// Its anchor names it so.
+    /// Its pathname's anchor names it so.
     Same,
 }
 
@@ -43,7 +43,7 @@ impl Ledger {
                  CREATE TABLE names (pathname TEXT PRIMARY KEY, listed INTEGER DEFAULT 0,
                                      anchored INTEGER DEFAULT 0, judged INTEGER DEFAULT 0) WITHOUT ROWID;
                  CREATE TABLE claims (pk TEXT, sk TEXT, pathname TEXT, rev TEXT, met INTEGER DEFAULT 0,
-                                      PRIMARY KEY (pk, sk)) WITHOUT ROWID;
+                                      PRIMARY KEY (pk, sk, pathname)) WITHOUT ROWID;
                  CREATE TABLE suspects (pathname TEXT PRIMARY KEY) WITHOUT ROWID;
                  CREATE TABLE strays (pk TEXT, sk TEXT, PRIMARY KEY (pk, sk)) WITHOUT ROWID;",
             )
@@ -127,34 +127,34 @@ impl Ledger {
         })
     }
 
-    /// An item of ours was met; says what the anchors said of its key.
+    /// An item of ours was met; says what its pathname's anchor said of its key.
     pub(super) fn met(&self, key: &Key, pathname: &str, rev: &str) -> Result<Claim> {
         self.with(|connection| {
-            let mut find =
-                connection.prepare_cached("SELECT pathname, rev FROM claims WHERE pk = ? AND sk = ?")?;
-            let claim: Option<(String, String)> = find
-                .query_row(params![key.partition, key.sort], |row| Ok((row.get(0)?, row.get(1)?)))
-                .optional()?;
-            let Some(claim) = claim else { return Ok(Claim::None) };
-            let mut mark = connection.prepare_cached("UPDATE claims SET met = 1 WHERE pk = ? AND sk = ?")?;
-            mark.execute(params![key.partition, key.sort])?;
-            Ok(if (claim.0.as_str(), claim.1.as_str()) == (pathname, rev) {
-                Claim::Same
-            } else {
-                Claim::Other
+            let mut find = connection
+                .prepare_cached("SELECT rev FROM claims WHERE pk = ? AND sk = ? AND pathname = ?")?;
+            let at = params![key.partition, key.sort, pathname];
+            let claimed: Option<String> = find.query_row(at, |row| row.get(0)).optional()?;
+            Ok(match claimed {
+                None => Claim::None,
+                Some(claimed) if claimed != rev => Claim::Other,
+                Some(_) => {
+                    connection
+                        .prepare_cached("UPDATE claims SET met = 1 WHERE pk = ? AND sk = ? AND pathname = ?")?
+                        .execute(at)?;
+                    Claim::Same
+                }
             })
         })
     }
 
-    /// Pathnames whose anchors name items that were not met become suspects.
-    pub(super) fn suspect_unmet(&self) -> Result<()> {
+    /// Pathnames with anchors that the source did not list become suspects, and those whose anchors name
+    /// items that were not met so.
+    pub(super) fn suspect_the_rest(&self) -> Result<()> {
         self.with(|connection| {
-            connection
-                .execute(
-                    "INSERT OR IGNORE INTO suspects SELECT DISTINCT pathname FROM claims WHERE met = 0",
-                    [],
-                )
-                .map(drop)
+            connection.execute_batch(
+                "INSERT OR IGNORE INTO suspects SELECT pathname FROM names WHERE anchored AND NOT listed;
+                 INSERT OR IGNORE INTO suspects SELECT DISTINCT pathname FROM claims WHERE NOT met;",
+            )
         })
     }
 

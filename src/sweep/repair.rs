@@ -1,10 +1,9 @@
 //! Settles drift: converges pathnames once more, and removes items that nothing names.
 
 use super::drift::{Drift, DriftKind};
-use super::run::Sweep;
+use super::run::{Sweep, of_one_blob};
 use crate::blob::Pathname;
-use crate::converge::Converged;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::protocol::converge::Purpose;
 use crate::target::control::{Anchor, names};
 use crate::target::{Condition, Table, Write};
@@ -13,12 +12,18 @@ use crate::value::{Key, Value};
 impl Sweep<'_> {
     /// Converges a drifted pathname and judges it again; returns what still differs.
     pub(super) async fn repair(&self, pathname: &Pathname) -> Result<Vec<Drift>> {
-        match self.converger.converge(pathname, Purpose::Repair).await? {
-            Converged::Equal | Converged::Written | Converged::Quarantined | Converged::GaveUp => {}
-            // The judgement names the item and its owner.
-            Converged::Collision { .. } => {}
+        let failure = match self.converger.converge(pathname, Purpose::Repair).await {
+            // The judgement says what is there now, and in a collision names the item and its owner.
+            Ok(_) => None,
+            Err(error) if of_one_blob(&error) => Some(error),
+            Err(error) => return Err(error),
+        };
+        let mut left = self.judge(pathname).await?;
+        if let Some(failure) = failure {
+            left.iter_mut()
+                .for_each(|drift| drift.detail = format!("{}; not repaired: {failure}", drift.detail));
         }
-        self.judge(pathname).await
+        Ok(left)
     }
 
     /// Settles an item that its anchor does not name, and judges it again; returns what still differs.
@@ -45,7 +50,11 @@ impl Sweep<'_> {
             Write::Check { table: Table::Control, key: names::anchor(pathname), condition: unchanged },
             Write::Delete { table: Table::Data, key: key.clone(), condition: ours },
         ];
-        // Where a condition fails, somebody moved: the judgement that follows looks again.
-        self.converger.control.store().transact(&names::token(), writes).await.map(drop)
+        // Where a condition fails, somebody moved, and where no reply comes it may be done: the judgement
+        // that follows looks again. Landing late, it still needs the anchor's rev.
+        match self.converger.control.store().transact(&names::token(), writes).await {
+            Err(error) if error.kind() != ErrorKind::OutcomeUnknown => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }

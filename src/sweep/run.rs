@@ -1,5 +1,6 @@
 //! A whole comparison, in both directions.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::ledger::{Claim, Ledger};
 use super::report::SweepReport;
 use super::self_test;
 use super::walk::Walk;
+use crate::blob::Pathname;
 use crate::converge::{Converger, Seen, owner, source_rev};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
@@ -67,7 +69,7 @@ struct Tally {
     other_items: u64,
     ignored: u64,
     accepted: u64,
-    unmapped: Vec<(crate::blob::Pathname, String)>,
+    unmapped: Vec<(Pathname, String)>,
     equal: usize,
     planted: u64,
     found: u64,
@@ -86,7 +88,7 @@ impl Sweep<'_> {
         self.blobs(&ledger, &mut tally, events, cancel).await?;
         self.anchors(&ledger, cancel).await?;
         self.items(&ledger, &mut tally, events, cancel).await?;
-        ledger.suspect_unmet()?;
+        ledger.suspect_the_rest()?;
         let (drift, remaining) = self.suspects(&ledger, &mut tally, events, cancel).await?;
         let [listed, compared, anchored, anchors_compared] = ledger.coverage()?;
         Ok(SweepReport {
@@ -166,14 +168,18 @@ impl Sweep<'_> {
     }
 
     /// What was seen of a pathname, with what its body maps to at the content level. None where the
-    /// source holds another version by now.
+    /// source holds another version by now, or where its content can't be read.
     async fn pair(&self, seen: &Seen) -> Result<Option<Pair>> {
         let mut pair = Pair::bare(seen.pathname.clone(), seen.anchor.clone(), seen.blob.clone());
         let Rule::Entity(entity) = self.converger.mapper.rule(&seen.pathname) else { return Ok(Some(pair)) };
         pair.mapping = Some(self.converger.mapper.digest(entity));
         if let (Level::Content, Some(blob)) = (self.level, &seen.blob) {
-            let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
-            self.expect(&mut pair, entity, blob, &body);
+            match self.converger.fetch(blob).await {
+                Ok(Some(body)) => self.expect(&mut pair, entity, blob, &body),
+                Ok(None) => return Ok(None),
+                Err(error) if of_one_blob(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            }
         }
         Ok(Some(pair))
     }
@@ -244,10 +250,10 @@ impl Sweep<'_> {
         };
         tally.items += 1;
         let key = self.key(item);
-        if ledger.met(&key, &pathname, rev)? == Claim::Same {
-            tally.items_compared += 1;
-        } else {
-            ledger.stray(&key)?;
+        match ledger.met(&key, &pathname, rev)? {
+            // Under another rev, its pathname is judged singly.
+            Claim::Same | Claim::Other => tally.items_compared += 1,
+            Claim::None => ledger.stray(&key)?,
         }
         Ok(())
     }
@@ -308,6 +314,13 @@ impl Sweep<'_> {
         remaining: &mut Vec<Drift>,
     ) -> Result<()> {
         let mut after = Key::new("", "");
+        // What the judgement of a pathname said of an item is not said twice.
+        let told: HashSet<(Pathname, Key)> =
+            drift.iter().filter_map(|drift| Some((drift.pathname.clone(), drift.key.clone()?))).collect();
+        let new = |drift: &Drift| {
+            let key = drift.key.clone().map(|key| (drift.pathname.clone(), key));
+            key.is_none_or(|key| !told.contains(&key))
+        };
         loop {
             let page = ledger.strays(&after)?;
             let Some(last) = page.last() else { return Ok(()) };
@@ -320,10 +333,33 @@ impl Sweep<'_> {
                 };
                 let verified = left.iter().all(|drift| drift.kind != super::DriftKind::Unverified);
                 tally.items_compared += u64::from(verified);
-                drift.extend(found);
-                remaining.extend(left);
+                drift.extend(found.filter(new));
+                remaining.extend(left.filter(new));
             }
         }
+    }
+}
+
+/// Whether an error is about one blob, so that the others can still be compared.
+pub(super) fn of_one_blob(error: &Error) -> bool {
+    match error.kind() {
+        ErrorKind::Usage
+        | ErrorKind::NotApplied
+        | ErrorKind::OutcomeUnknown
+        | ErrorKind::Throttled { .. }
+        | ErrorKind::LostRace
+        | ErrorKind::AlreadyExists
+        | ErrorKind::NotFound
+        | ErrorKind::Unrepresentable
+        | ErrorKind::Corrupt => true,
+        ErrorKind::Denied
+        | ErrorKind::Suspended
+        | ErrorKind::Busy
+        | ErrorKind::WrongPhase
+        | ErrorKind::Budget
+        | ErrorKind::GateClosed
+        | ErrorKind::Interrupted
+        | ErrorKind::Internal => false,
     }
 }
 
