@@ -91,6 +91,11 @@ impl MemoryTarget {
         pause
     }
 
+    /// Forgets the faults and pauses that no call has met yet.
+    pub fn clear_faults(&self) {
+        self.script.clear();
+    }
+
     /// Lets every call fail with this kind, having no effect, until this is called with none.
     pub fn outage(&self, kind: Option<ErrorKind>) {
         self.script.set_outage(kind);

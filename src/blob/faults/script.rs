@@ -162,6 +162,11 @@ impl Faults {
         Pause { arrived, release }
     }
 
+    /// Forgets the faults and pauses that no call has met yet.
+    pub fn clear_faults(&self) {
+        self.lock().queues.clear();
+    }
+
     /// Lets all held requests land, in their order, and waits until they have.
     pub async fn release_held(&self) {
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));

@@ -108,6 +108,10 @@ impl Script {
         self.lock().queues.entry(operation).or_default().push_back(step);
     }
 
+    pub(super) fn clear(&self) {
+        self.lock().queues.clear();
+    }
+
     pub(super) fn set_outage(&self, kind: Option<ErrorKind>) {
         self.lock().outage = kind;
     }
