@@ -7,6 +7,7 @@ mod blob_memory;
 mod blob_sdk;
 mod blob_server;
 mod cli;
+mod core;
 mod export;
 mod fixture;
 mod mapping;

@@ -1,0 +1,9 @@
+//! The core against both stores in memory: converge, backfill, sweep, sessions and the flip.
+
+mod converge;
+mod faults;
+mod harness;
+mod plant;
+mod property;
+mod schedules;
+mod sweep;
