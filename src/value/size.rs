@@ -30,12 +30,70 @@ pub fn value_bytes(value: &Value) -> usize {
     }
 }
 
-/// One byte for two significant digits, one more for the number, one more for a sign.
+/// A byte for each significant digit of base 100, one more for the number, one more for a minus sign.
+///
+/// AWS says "approximately"; this is what Amazon's DynamoDB Local counts. The pairs of decimal digits are
+/// aligned at the point, so 11 is one and 1.1 is two.
 fn number_bytes(number: &Number) -> usize {
     let text = number.as_str();
-    let mantissa = text.split('e').next().unwrap_or(text);
-    let digits: String = mantissa.chars().filter(char::is_ascii_digit).collect();
-    let digits = digits.trim_matches('0');
-    // AWS says "approximately": a number is never taken for smaller than it is.
-    digits.len().div_ceil(2) + 2 + usize::from(text.starts_with('-'))
+    let sign = usize::from(text.starts_with('-'));
+    let unsigned = text.trim_start_matches('-');
+    let (mantissa, exponent) = unsigned.split_once('e').unwrap_or((unsigned, "0"));
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    // Moving the point by one place moves it by half a pair.
+    let odd_exponent = exponent.ends_with(['1', '3', '5', '7', '9']);
+    let mut digits = format!("{whole}{fraction}");
+    if (whole.len() % 2 == 1) != odd_exponent {
+        digits.insert(0, '0');
+    }
+    if digits.len() % 2 == 1 {
+        digits.push('0');
+    }
+    let pairs: Vec<&[u8]> = digits.as_bytes().chunks(2).collect();
+    let zero = |pair: &&&[u8]| **pair == b"00";
+    let leading = pairs.iter().take_while(zero).count();
+    let trailing = pairs.iter().rev().take_while(zero).count();
+    pairs.len().saturating_sub(leading + trailing) + 1 + sign
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Found by filling items on DynamoDB Local until they were refused.
+    #[test]
+    fn numbers_are_as_large_as_dynamodb_local_counts() {
+        for (text, expected) in [
+            ("0", 1),
+            ("1", 2),
+            ("10", 2),
+            ("12", 2),
+            ("100", 2),
+            ("101", 3),
+            ("120", 3),
+            ("123", 3),
+            ("1000", 2),
+            ("1001", 3),
+            ("1200", 2),
+            ("-1", 3),
+            ("-12", 3),
+            ("-123", 4),
+            ("1.5", 3),
+            ("10.5", 3),
+            ("11.1", 3),
+            ("1234.5", 4),
+            ("0.15", 2),
+            ("0.01", 2),
+            ("0.001", 2),
+            ("0.012", 3),
+            ("1e125", 2),
+            ("1e-130", 2),
+            ("1111111111111111111111111111111111111", 20),
+            ("11111111111111111111111111111111111111", 20),
+            ("-11111111111111111111111111111111111111", 21),
+        ] {
+            let number: Number = text.parse().expect("a number");
+            assert_eq!(number_bytes(&number), expected, "{text}");
+        }
+    }
 }
