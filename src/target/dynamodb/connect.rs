@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use aws_config::environment::EnvironmentVariableCredentialsProvider;
+use aws_config::environment::{EnvironmentVariableCredentialsProvider, EnvironmentVariableRegionProvider};
 use aws_config::meta::credentials::CredentialsProviderChain;
+use aws_config::meta::region::ProvideRegion as _;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
 use aws_sdk_dynamodb::config::Credentials;
@@ -97,8 +98,12 @@ impl DynamoTarget {
         if let Some(url) = &endpoint {
             loader = loader.endpoint_url(url);
         }
-        if let Some(region) = plan.region.clone().or_else(|| local(site, DUMMY_REGION)) {
-            loader = loader.region(Region::new(region));
+        // The environment, then the plan; only then what the machine is configured for, since the plan is
+        // what was reviewed.
+        let environment = EnvironmentVariableRegionProvider::new().region().await;
+        let planned = plan.region.clone().or_else(|| local(site, DUMMY_REGION)).map(Region::new);
+        if let Some(region) = environment.or(planned) {
+            loader = loader.region(region);
         }
         if site == Site::Local {
             let dummy = Credentials::new(DUMMY_CREDENTIAL, DUMMY_CREDENTIAL, None, None, "loopback");

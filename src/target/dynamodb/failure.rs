@@ -71,7 +71,7 @@ impl Call<'_> {
                     let error = self.unreachable().source(SdkError::<E>::DispatchFailure(failure));
                     return Failure { error, unreachable: true };
                 }
-                if mentions(&failure, "credentials") {
+                if failure.as_connector_error().is_some_and(lacks_credentials) {
                     self.error(ErrorKind::Denied)
                         .message("no AWS credentials")
                         .hint("set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or log in")
@@ -192,8 +192,9 @@ fn never_connected(error: &aws_sdk_dynamodb::error::ConnectorError) -> bool {
     })
 }
 
-fn mentions(error: &(dyn std::fmt::Debug + 'static), word: &str) -> bool {
-    format!("{error:?}").to_lowercase().contains(word)
+/// Whether no provider of credentials had any; its errors are known by their words alone.
+fn lacks_credentials(error: &aws_sdk_dynamodb::error::ConnectorError) -> bool {
+    chain(error).any(|cause| cause.to_string().to_lowercase().contains("credentials"))
 }
 
 fn chain<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
