@@ -64,17 +64,25 @@ fn plain(text: &str) -> String {
 }
 
 /// The error of a transport that failed. Before the connection stood, nothing was applied.
-pub(super) fn transport(operation: &'static str, host: &str, error: reqwest::Error, write: bool) -> Error {
+pub(super) fn transport(operation: &'static str, origin: &str, error: reqwest::Error, write: bool) -> Error {
     let (kind, message) = if error.is_builder() {
-        (ErrorKind::Usage, format!("no request can be made for {host}"))
+        (ErrorKind::Usage, format!("no request can be made for {origin}"))
     } else if error.is_connect() {
-        (ErrorKind::NotApplied, format!("can't connect to {host}"))
+        (ErrorKind::NotApplied, format!("can't connect to {origin}"))
     } else {
         let kind = if write { ErrorKind::OutcomeUnknown } else { ErrorKind::NotApplied };
-        (kind, format!("the connection to {host} failed"))
+        (kind, format!("the connection to {origin} failed"))
+    };
+    let failed = Error::new(kind, operation).message(message);
+    let failed = if error.is_connect() {
+        failed.hint(
+            "is this the right URL, and is it up? Nothing was lost: run the same command again to resume",
+        )
+    } else {
+        failed
     };
     // The URL would show a signature if there ever is one in it.
-    Error::new(kind, operation).message(message).source(error.without_url())
+    failed.source(error.without_url())
 }
 
 /// The header that carries the token; none for a token that no header can carry.

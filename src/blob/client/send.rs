@@ -77,8 +77,9 @@ impl Call<'_> {
         if self.write { ErrorKind::OutcomeUnknown } else { ErrorKind::NotApplied }
     }
 
-    fn host(&self) -> &str {
-        self.url.host_str().unwrap_or_default()
+    /// Scheme, host and port of where it goes.
+    fn origin(&self) -> String {
+        self.url.origin().ascii_serialization()
     }
 }
 
@@ -166,7 +167,7 @@ impl HttpBlob {
             }
         };
         let response = request.send().await.map_err(|error| {
-            let error = transport(call.operation, call.host(), error, call.write);
+            let error = transport(call.operation, &call.origin(), error, call.write);
             if call.key.is_empty() { error } else { error.key(call.key) }
         })?;
         self.check_gateway(&response)?;
