@@ -4,17 +4,28 @@
 //! `migrate export` no AWS credentials. Commands never read flags of other commands, the environment or
 //! the terminal themselves.
 
-use std::sync::Arc;
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
 
+use secrecy::ExposeSecret as _;
+use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
 
 use super::flags::GlobalFlags;
 use super::output::Output;
 use super::progress::Progress;
-use super::settings::Environment;
+use super::settings::{self, Environment, SourceUrl, TargetEndpoint};
+use crate::blob::client::{Config, HttpBlob};
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
+use crate::mapping::Mapper;
+use crate::plan::{self, LoadedPlan, Plan};
+use crate::snapshot::{Snapshot, budget};
+use crate::target::TargetStore;
+use crate::target::dynamodb::{DynamoConfig, DynamoTarget};
+#[cfg(feature = "embedded")]
+use crate::target::embedded::{Engine, Location};
 
 /// What every command gets.
 pub(crate) struct Context {
@@ -30,6 +41,31 @@ pub(crate) struct Context {
     pub(crate) clock: Arc<dyn Clock>,
     /// Cancelled by the first Ctrl-C or SIGTERM.
     pub(crate) cancel: CancellationToken,
+    settings: OnceLock<Settings>,
+    mapper: OnceLock<Arc<Mapper>>,
+    source: OnceLock<Arc<HttpBlob>>,
+    target: OnceCell<Target>,
+}
+
+/// The plan, and what flags, environment and plan say together.
+pub(crate) struct Settings {
+    /// The document, its hash, the overrides.
+    pub(crate) loaded: LoadedPlan,
+    /// What the plan says, with overrides.
+    pub(crate) plan: Arc<Plan>,
+    /// Where the source is.
+    pub(crate) source: SourceUrl,
+    /// Where the tables are.
+    pub(crate) target: TargetEndpoint,
+    /// The snapshot file.
+    pub(crate) snapshot: PathBuf,
+}
+
+/// A target, and the engine behind it where that is in this process.
+struct Target {
+    store: Arc<DynamoTarget>,
+    #[cfg(feature = "embedded")]
+    _engine: Option<Engine>,
 }
 
 impl Context {
@@ -42,7 +78,117 @@ impl Context {
     ) -> Self {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let events = Arc::new(Progress::new(output.clone(), Arc::clone(&clock)));
-        Self { flags, environment, output, events, clock, cancel }
+        Self {
+            flags,
+            environment,
+            output,
+            events,
+            clock,
+            cancel,
+            settings: OnceLock::new(),
+            mapper: OnceLock::new(),
+            source: OnceLock::new(),
+            target: OnceCell::new(),
+        }
+    }
+
+    /// The plan and the settings that depend on it. Says which values `--set` changed.
+    ///
+    /// # Errors
+    /// `Usage` for whatever is wrong with plan, flags or environment.
+    pub(crate) fn settings(&self) -> Result<&Settings> {
+        if let Some(settings) = self.settings.get() {
+            return Ok(settings);
+        }
+        let (flags, environment) = (&self.flags, &self.environment);
+        let loaded = plan::load(&flags.plan, &settings::overrides(flags, environment))?;
+        let source = SourceUrl::resolve(flags, &loaded.plan.source, environment)?;
+        let target = TargetEndpoint::resolve(flags, environment)?;
+        loaded.require_local(settings::is_loopback(&source.url) && target.is_local())?;
+        for changed in &loaded.overrides {
+            self.output.note(format_args!("plan: {} = {}", changed.key, changed.value));
+        }
+        let plan = Arc::new(loaded.plan.clone());
+        let snapshot = match &flags.snapshot {
+            Some(file) => file.clone(),
+            None => PathBuf::from(format!(".migrate/{}.snapshot", plan.source.store)),
+        };
+        let settings = Settings { loaded, plan, source, target, snapshot };
+        Ok(self.settings.get_or_init(|| settings))
+    }
+
+    /// What the plan says, with overrides.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub(crate) fn plan(&self) -> Result<&Arc<Plan>> {
+        Ok(&self.settings()?.plan)
+    }
+
+    /// The plan's rules, compiled.
+    ///
+    /// # Errors
+    /// As [`Self::settings`].
+    pub(crate) fn mapper(&self) -> Result<Arc<Mapper>> {
+        if let Some(mapper) = self.mapper.get() {
+            return Ok(Arc::clone(mapper));
+        }
+        let mapper = Arc::new(Mapper::new(self.plan()?)?);
+        Ok(Arc::clone(self.mapper.get_or_init(|| mapper)))
+    }
+
+    /// The source: one client for all that the command does, so that rates and counts are its sum.
+    ///
+    /// # Errors
+    /// `Usage` without a token; as [`Self::settings`].
+    pub(crate) fn source(&self) -> Result<Arc<HttpBlob>> {
+        if let Some(source) = self.source.get() {
+            return Ok(Arc::clone(source));
+        }
+        let settings = self.settings()?;
+        let token = self.environment.token()?.expose_secret().into();
+        let plan = &settings.plan.source;
+        let source = Arc::new(HttpBlob::new(Config {
+            rates: Some(budget::rates(plan.plan)),
+            share: plan.background_share,
+            ..Config::new(
+                &settings.source.url,
+                token,
+                plan.access,
+                Arc::clone(&self.events),
+                Arc::clone(&self.clock),
+            )
+        })?);
+        tracing::info!(url = settings.source.url, from = settings.source.from, "source");
+        Ok(Arc::clone(self.source.get_or_init(|| source)))
+    }
+
+    /// The target. An embedded engine runs until the context is dropped.
+    ///
+    /// # Errors
+    /// As [`Self::settings`], [`DynamoTarget::connect`] and, for an embedded one, `Engine::start`.
+    pub(crate) async fn target(&self) -> Result<Arc<dyn TargetStore>> {
+        let target = self.target.get_or_try_init(|| self.connect()).await?;
+        let store: Arc<dyn TargetStore> = Arc::clone(&target.store) as _;
+        Ok(store)
+    }
+
+    async fn connect(&self) -> Result<Target> {
+        let settings = self.settings()?;
+        let config = DynamoConfig::new(settings.plan.target.clone(), Arc::clone(&self.clock));
+        match &settings.target {
+            TargetEndpoint::Aws => Target::at(config).await,
+            TargetEndpoint::Url(url) => Target::at(config.endpoint(url)).await,
+            TargetEndpoint::Embedded(file) => Target::embedded(config, file.clone()).await,
+        }
+    }
+
+    /// The snapshot, to read bodies from.
+    ///
+    /// # Errors
+    /// As [`Snapshot::open`].
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::open(&self.settings()?.snapshot)
     }
 
     /// Runs work that may be dropped at any await; Ctrl-C ends it.
@@ -58,5 +204,37 @@ impl Context {
             .run_until_cancelled(work)
             .await
             .unwrap_or_else(|| Err(Error::new(ErrorKind::Interrupted, operation).message("interrupted")))
+    }
+}
+
+#[cfg(feature = "embedded")]
+impl Target {
+    async fn at(config: DynamoConfig) -> Result<Self> {
+        Ok(Self { store: Arc::new(DynamoTarget::connect(config).await?), _engine: None })
+    }
+
+    async fn embedded(config: DynamoConfig, file: PathBuf) -> Result<Self> {
+        // Opening the file may wait for another process.
+        let engine =
+            tokio::task::spawn_blocking(move || Engine::start(&Location::File(file), None)).await.map_err(
+                |error| Error::new(ErrorKind::Internal, "start embedded DynamoDB").source(error),
+            )??;
+        let store = Arc::new(DynamoTarget::connect(config.endpoint(engine.endpoint())).await?);
+        Ok(Self { store, _engine: Some(engine) })
+    }
+}
+
+#[cfg(not(feature = "embedded"))]
+impl Target {
+    async fn at(config: DynamoConfig) -> Result<Self> {
+        Ok(Self { store: Arc::new(DynamoTarget::connect(config).await?) })
+    }
+
+    #[expect(clippy::unused_async, reason = "as with the feature")]
+    async fn embedded(_config: DynamoConfig, file: PathBuf) -> Result<Self> {
+        Err(Error::new(ErrorKind::Usage, "start embedded DynamoDB")
+            .key(file.display())
+            .message("this build of migrate has no embedded engine")
+            .hint("build it with the feature `embedded`, which is on by default"))
     }
 }

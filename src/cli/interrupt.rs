@@ -20,7 +20,7 @@ pub(crate) fn listen(output: Output) -> CancellationToken {
 async fn wait(output: &Output, cancel: &CancellationToken) -> std::io::Result<()> {
     let mut signals = Signals::new()?;
     signals.next().await;
-    output.note("stopping; a rerun resumes (once more to stop at once)");
+    output.note("stopping (once more to stop at once)");
     cancel.cancel();
     signals.next().await;
     #[expect(clippy::exit, reason = "the user asked twice; what is durable is durable")]

@@ -12,13 +12,14 @@
 //! stdout and stderr, [`interrupt`] the only one that hears signals. Errors of the library pass through
 //! commands as they are: their kind decides the exit code.
 
-#![expect(dead_code, clippy::unused_async, reason = "the commands follow")]
-
 mod context;
+mod emulate;
+mod export;
 mod flags;
 mod interrupt;
 mod output;
 mod progress;
+mod provision;
 mod settings;
 
 use std::process::ExitCode;
@@ -47,11 +48,19 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Command {}
+enum Command {
+    Provision(provision::Provision),
+    Export(export::Export),
+    Emulate(emulate::Emulate),
+}
 
 impl Command {
-    async fn run(&self, _context: &Context) -> anyhow::Result<Exit> {
-        match *self {}
+    async fn run(&self, context: &Context) -> anyhow::Result<Exit> {
+        match self {
+            Self::Provision(args) => provision::run(args, context).await,
+            Self::Export(args) => export::run(args, context).await,
+            Self::Emulate(args) => emulate::run(args, context).await,
+        }
     }
 }
 

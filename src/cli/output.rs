@@ -124,8 +124,9 @@ impl Output {
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> Exit {
         let shown = Failure::new(failure);
         if self.is_json() {
-            let object = serde_json::json!({ "error": shown });
-            if let Err(error) = self.stdout(&format!("{object}\n")) {
+            let object = FailureObject { error: &shown };
+            let written = serde_json::to_string(&object).map_err(io::Error::other);
+            if let Err(error) = written.and_then(|object| self.stdout(&(object + "\n"))) {
                 self.warning(format_args!("can't write to stdout: {error}"));
             }
         } else {
@@ -141,9 +142,14 @@ impl Output {
         shown.exit
     }
 
+    /// Whether somebody is there to answer questions.
+    pub(crate) fn can_ask(&self) -> bool {
+        self.terminal && io::stdin().is_terminal()
+    }
+
     /// Asks a question that is answered with yes or no; none where nobody is there to answer.
     pub(crate) async fn ask(&self, question: &str) -> Option<bool> {
-        if !(self.terminal && io::stdin().is_terminal()) {
+        if !self.can_ask() {
             return None;
         }
         self.stderr(format_args!("{question} [y/N] "));
@@ -174,6 +180,12 @@ impl io::Write for LogWriter {
     fn flush(&mut self) -> io::Result<()> {
         io::stderr().flush()
     }
+}
+
+/// What `--output json` prints instead of a result.
+#[derive(Serialize)]
+struct FailureObject<'a> {
+    error: &'a Failure<'a>,
 }
 
 /// A failure as it is shown: the fields of the object that `--output json` prints under `error`.
@@ -227,7 +239,7 @@ pub(crate) fn table<const N: usize>(
     let mut text = String::new();
     for line in table.lines() {
         text += "  ";
-        text += line.trim();
+        text += line.strip_prefix(' ').unwrap_or(&line).trim_end();
         text.push('\n');
     }
     text

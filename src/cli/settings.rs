@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use secrecy::SecretString;
 
-use super::flags::{GlobalFlags, Override, TargetChoice};
+use super::flags::{GlobalFlags, TargetChoice};
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::SourcePlan;
 
@@ -81,14 +81,10 @@ impl SourceUrl {
     ///
     /// # Errors
     /// `Usage`, naming the setting, where it is not an HTTP URL.
-    pub(crate) fn resolve(
-        flags: &GlobalFlags,
-        plan: Option<&SourcePlan>,
-        environment: &Environment,
-    ) -> Result<Self> {
+    pub(crate) fn resolve(flags: &GlobalFlags, plan: &SourcePlan, environment: &Environment) -> Result<Self> {
         let candidates = [
             (flags.source_url.as_ref(), "--source-url"),
-            (plan.and_then(|source| source.url.as_ref()), "the plan's `source.url`"),
+            (plan.url.as_ref(), "the plan's `source.url`"),
             (environment.migrate_blob_url.as_ref(), "MIGRATE_BLOB_URL"),
             (environment.vercel_blob_api_url.as_ref(), "VERCEL_BLOB_API_URL"),
         ];
@@ -139,38 +135,18 @@ impl TargetEndpoint {
     }
 }
 
-/// The overrides of the plan: `--set`, then the table that the environment names.
+/// The overrides of the plan, as `key=value`: `--set`, and the table that the environment names.
 #[must_use]
-pub(crate) fn overrides(flags: &GlobalFlags, environment: &Environment) -> Vec<Override> {
+pub(crate) fn overrides(flags: &GlobalFlags, environment: &Environment) -> Vec<String> {
     let mut overrides = flags.overrides.clone();
+    let names_table = |set: &String| set.split('=').next().is_some_and(|key| key.trim() == "target.table");
     if let Some(table) = &environment.table
-        && !overrides.iter().any(|set| set.key == "target.table")
+        && !overrides.iter().any(names_table)
     {
-        let value = toml::Value::String(table.clone()).to_string();
-        overrides.push(Override { key: "target.table".to_owned(), value });
+        let value = toml::Value::String(table.clone());
+        overrides.push(format!("target.table={value}"));
     }
     overrides
-}
-
-/// Refuses overrides of windows and gates unless both stores are on this machine: evidence gathered with
-/// shortened windows must never open a gate of a real migration.
-///
-/// # Errors
-/// `Usage`, naming the override.
-pub(crate) fn guard_overrides(
-    overrides: &[Override],
-    source: &SourceUrl,
-    target: &TargetEndpoint,
-) -> Result<()> {
-    let guarded = |key: &str| matches!(key.split('.').next(), Some("timing" | "gates"));
-    if is_loopback(&source.url) && target.is_local() {
-        return Ok(());
-    }
-    let Some(refused) = overrides.iter().find(|set| guarded(&set.key)) else { return Ok(()) };
-    Err(Error::new(ErrorKind::Usage, "override")
-        .key(format!("`{}`", refused.key))
-        .message("windows and gates can be overridden only where source and target are both on this machine")
-        .hint("change the plan itself, so that the change is reviewed"))
 }
 
 fn http_url(text: &str, from: &str) -> Result<url::Url> {
@@ -234,7 +210,7 @@ mod tests {
             (&[], &without, &sdk, "http://d"),
             (&[], &without, &Environment::default(), SERVICE_URL),
         ] {
-            let resolved = SourceUrl::resolve(&flags(arguments), Some(plan), environment).unwrap();
+            let resolved = SourceUrl::resolve(&flags(arguments), plan, environment).unwrap();
             assert_eq!(resolved.url, expected);
         }
     }
@@ -242,7 +218,7 @@ mod tests {
     #[test]
     fn a_wrong_url_names_the_setting() {
         let wrong = environment(&[("MIGRATE_BLOB_URL", "localhost:3000")]);
-        let error = SourceUrl::resolve(&flags(&[]), None, &wrong).unwrap_err();
+        let error = SourceUrl::resolve(&flags(&[]), &source(None), &wrong).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(error.to_string().contains("MIGRATE_BLOB_URL"), "{error}");
     }
@@ -264,29 +240,25 @@ mod tests {
     #[test]
     fn the_environment_names_the_table_unless_a_flag_does() {
         let named = environment(&[("DYNAMODB_TABLE_NAME", "007")]);
-        let set = |key: &str, value: &str| Override { key: key.to_owned(), value: value.to_owned() };
-        assert_eq!(overrides(&flags(&[]), &named), [set("target.table", "\"007\"")]);
-        let flagged = flags(&["--set", "target.table=mine"]);
-        assert_eq!(overrides(&flagged, &named), [set("target.table", "mine")]);
+        assert_eq!(overrides(&flags(&[]), &named), ["target.table=\"007\""]);
+        let flagged = flags(&["--set", "target.table = mine"]);
+        assert_eq!(overrides(&flagged, &named), ["target.table = mine"]);
     }
 
     #[test]
-    fn windows_are_overridden_only_where_both_stores_are_local() {
-        let at = |url: &str| SourceUrl { url: url.to_owned(), from: "--source-url" };
-        let [window, gate, table] = ["timing.settle=1s", "gates.shadow-reads.min_reads=1", "target.table=x"]
-            .map(|text| [text.parse::<Override>().unwrap()]);
-        let (here, there) = (at("http://[::1]:9/api"), at(SERVICE_URL));
-        let embedded = TargetEndpoint::Embedded("x".into());
-        let elsewhere = TargetEndpoint::Url("http://127.0.0.1.example.com".to_owned());
-        for set in [&window, &gate] {
-            guard_overrides(set, &here, &embedded).unwrap();
-            for (source, target) in [(&there, &embedded), (&here, &TargetEndpoint::Aws), (&here, &elsewhere)]
-            {
-                let error = guard_overrides(set, source, target).unwrap_err();
-                assert!(error.to_string().contains(&set[0].key), "{error}");
-            }
+    fn only_loopback_and_embedded_are_local() {
+        for (url, local) in [
+            ("http://127.0.0.1:1", true),
+            ("http://[::1]:9/api", true),
+            ("http://localhost", true),
+            ("http://127.0.0.1.example.com", false),
+            (SERVICE_URL, false),
+        ] {
+            assert_eq!(is_loopback(url), local, "{url}");
+            assert_eq!(TargetEndpoint::Url(url.to_owned()).is_local(), local, "{url}");
         }
-        guard_overrides(&table, &there, &TargetEndpoint::Aws).unwrap();
+        assert!(TargetEndpoint::Embedded("x".into()).is_local());
+        assert!(!TargetEndpoint::Aws.is_local());
     }
 
     #[test]

@@ -1,13 +1,16 @@
 //! Runs the built program the way a user does: in a directory of its own, in a cleared environment.
 
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
-/// A directory of its own for the commands that run in it.
+/// A directory, and the environment variables of the commands that run in it.
 pub(crate) struct Sandbox {
     directory: TempDir,
+    variables: BTreeMap<String, String>,
 }
 
 /// How a command ended.
@@ -18,13 +21,33 @@ pub(crate) struct Run {
     pub(crate) stderr: String,
 }
 
+/// A program that runs until it is told to stop; killed when dropped.
+pub(crate) struct Running(Child);
+
 impl Sandbox {
+    /// An empty directory.
     pub(crate) fn new() -> Self {
-        Self { directory: TempDir::new().unwrap() }
+        Self { directory: TempDir::new().unwrap(), variables: BTreeMap::new() }
+    }
+
+    /// A directory with the plan that the project ships.
+    pub(crate) fn with_plan() -> Self {
+        let sandbox = Self::new();
+        sandbox.write("migration-plan.md", migrate::fixture::PLAN);
+        sandbox
     }
 
     pub(crate) fn path(&self) -> &Path {
         self.directory.path()
+    }
+
+    /// Sets a variable for every command from now on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path().join(name), text).unwrap();
     }
 
     /// The program with arguments, not started yet. Its stdin is empty.
@@ -35,6 +58,7 @@ impl Sandbox {
             .current_dir(self.path())
             .env_clear()
             .env("HOME", self.path())
+            .envs(&self.variables)
             .stdin(Stdio::null());
         command
     }
@@ -47,6 +71,48 @@ impl Sandbox {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Starts both stores on free ports, and lets every command from now on use them.
+    pub(crate) fn emulate(&mut self, arguments: &[&str]) -> Running {
+        let mut all = vec!["emulate", "--output", "json"];
+        all.extend(arguments);
+        let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let serving: serde_json::Value = serde_json::from_str(&line).unwrap();
+        for (name, value) in serving["variables"].as_object().unwrap() {
+            self.set(name, value.as_str().unwrap());
+        }
+        Running(child)
+    }
+
+    /// Starts a command, and returns once it wrote a line to stderr that begins so.
+    pub(crate) fn start_until(&self, arguments: &[&str], line: &str) -> Running {
+        let mut child = self.command(arguments).stderr(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        let found = lines.by_ref().find(|found| found.starts_with(line));
+        assert!(found.is_some(), "no line begins with `{line}`");
+        // Whoever reads no more would stop the program at a full pipe.
+        std::thread::spawn(move || lines.for_each(drop));
+        Running(child)
+    }
+}
+
+impl Running {
+    /// Sends SIGINT or SIGTERM (by name, without `SIG`), and returns the exit code.
+    pub(crate) fn signal(mut self, name: &str) -> Option<i32> {
+        let id = self.0.id().to_string();
+        assert!(Command::new("kill").args(["-s", name, &id]).status().unwrap().success());
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended already.
+        self.0.kill().ok();
+        self.0.wait().ok();
     }
 }
 
