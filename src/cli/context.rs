@@ -68,6 +68,14 @@ struct Target {
     _engine: Option<Engine>,
 }
 
+impl Settings {
+    /// Whether requests to the source are paced at the plan's rates. A store on this machine is nobody's
+    /// allowance: its refusals alone set the pace.
+    pub(crate) fn paces_source(&self) -> bool {
+        !settings::is_loopback(&self.source.url)
+    }
+}
+
 impl Context {
     /// A context for one command line. A command that runs others (`demo`) makes one for each.
     pub(crate) fn new(
@@ -149,7 +157,7 @@ impl Context {
         let token = self.environment.token()?.expose_secret().into();
         let plan = &settings.plan.source;
         let source = Arc::new(HttpBlob::new(Config {
-            rates: Some(budget::rates(plan.plan)),
+            rates: settings.paces_source().then(|| budget::rates(plan.plan)),
             share: plan.background_share,
             ..Config::new(
                 &settings.source.url,

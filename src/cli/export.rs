@@ -50,6 +50,7 @@ pub(crate) async fn run(args: &Export, context: &Context) -> anyhow::Result<Exit
     let exporter = Exporter {
         meter: source.meter(),
         source,
+        paced: settings.paces_source(),
         plan: Arc::clone(&settings.plan),
         mapper: context.mapper()?,
         clock: Arc::clone(&context.clock),

@@ -13,6 +13,10 @@
 //! commands as they are: their kind decides the exit code.
 
 mod context;
+mod cutover;
+#[cfg(feature = "embedded")]
+mod demo;
+mod dual_write;
 mod emulate;
 mod export;
 mod flags;
@@ -21,6 +25,9 @@ mod output;
 mod progress;
 mod provision;
 mod settings;
+mod status;
+mod stores;
+mod validate;
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -51,6 +58,12 @@ struct Cli {
 enum Command {
     Provision(provision::Provision),
     Export(export::Export),
+    DualWrite(dual_write::DualWrite),
+    Validate(validate::Validate),
+    Cutover(cutover::Cutover),
+    Status(status::Status),
+    #[cfg(feature = "embedded")]
+    Demo(demo::Demo),
     Emulate(emulate::Emulate),
 }
 
@@ -59,6 +72,12 @@ impl Command {
         match self {
             Self::Provision(args) => provision::run(args, context).await,
             Self::Export(args) => export::run(args, context).await,
+            Self::DualWrite(args) => dual_write::run(args, context).await,
+            Self::Validate(args) => validate::run(args, context).await,
+            Self::Cutover(args) => cutover::run(args, context).await,
+            Self::Status(args) => status::run(args, context).await,
+            #[cfg(feature = "embedded")]
+            Self::Demo(args) => demo::run(args, context).await,
             Self::Emulate(args) => emulate::run(args, context).await,
         }
     }

@@ -27,6 +27,8 @@ pub(crate) struct Environment {
     pub(crate) table: Option<String>,
     /// `DYNAMODB_ENDPOINT`, else `AWS_ENDPOINT_URL_DYNAMODB`.
     pub(crate) dynamodb_endpoint: Option<String>,
+    /// Who runs the program, for the audit log: `USER` at `HOSTNAME`, as far as they are known.
+    pub(crate) operator: String,
     /// `RUST_LOG`.
     pub(crate) log: Option<String>,
 }
@@ -45,6 +47,7 @@ impl Environment {
             vercel_blob_api_url: get("VERCEL_BLOB_API_URL"),
             table: get("DYNAMODB_TABLE_NAME"),
             dynamodb_endpoint: get("DYNAMODB_ENDPOINT").or_else(|| get("AWS_ENDPOINT_URL_DYNAMODB")),
+            operator: operator(get("USER").or_else(|| get("LOGNAME")), get("HOSTNAME")),
             log: get("RUST_LOG"),
         }
     }
@@ -60,6 +63,11 @@ impl Environment {
                 .hint("it is on the store's page of the Vercel dashboard, or run `vercel env pull`, then export it")
         })
     }
+}
+
+fn operator(user: Option<String>, host: Option<String>) -> String {
+    let user = user.unwrap_or_else(|| "unknown".to_owned());
+    host.map_or_else(|| user.clone(), |host| format!("{user}@{host}"))
 }
 
 #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]

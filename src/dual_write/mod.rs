@@ -1,5 +1,6 @@
-//! Processes that write to both stores: their sessions.
+//! Processes that write to both stores: their sessions, and the one that loads the mirror.
 //!
 //! Every process that can write to a store opens a [`session::Session`] first and closes it last.
 
+pub mod once;
 pub mod session;

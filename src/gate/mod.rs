@@ -7,6 +7,7 @@
 //! Nothing in here changes a store, except that evidence is kept ([`table_ready::check`]).
 
 mod drift_free;
+pub mod export_complete;
 pub mod table_ready;
 
 use std::collections::BTreeMap;
@@ -216,11 +217,13 @@ fn from_evidence(gate: Gate, facts: &Facts) -> GateState {
 fn mapping_total(facts: &Facts) -> GateState {
     let gate = Gate::MappingTotal;
     let Some(sweep) = facts.sweeps.last() else {
-        return GateState::closed(gate, None, "no sweep yet", Vec::new());
+        let none = GateState::closed(gate, None, "no sweep yet", Vec::new());
+        return GateState { opened_by: "migrate dual-write --once", ..none };
     };
     let at = sweep.ended;
     if let Some(refusal) = facts.sweep_refusal(sweep) {
-        return GateState::closed(gate, Some(at), refusal, Vec::new());
+        let stale = GateState::closed(gate, Some(at), refusal, Vec::new());
+        return GateState { opened_by: "migrate dual-write --once, or migrate validate", ..stale };
     }
     let mut obstacles = Vec::new();
     if sweep.unmapped > 0 {

@@ -96,7 +96,7 @@ pub(super) struct Counts {
 }
 
 impl Estimate {
-    pub(super) fn new(counts: Counts, plan: VercelPlan, share: f64) -> Self {
+    pub(super) fn new(counts: Counts, plan: VercelPlan, share: Option<f64>) -> Self {
         let Counts { blobs, pages, bodies, bytes, held, earlier } = counts;
         let operations = Operations { simple: bodies, advanced: pages };
         let rates = rates(plan);
@@ -105,7 +105,9 @@ impl Estimate {
             let cost_usd = bodies as f64 * PRICES.simple_per_million / 1e6
                 + pages as f64 * PRICES.advanced_per_million / 1e6
                 + bytes as f64 * PRICES.transfer_per_gb / 1e9;
-            let seconds = pages as f64 / (rates.advanced * share) + bodies as f64 / (rates.simple * share);
+            let seconds = share.map_or(0.0, |share| {
+                pages as f64 / (rates.advanced * share) + bodies as f64 / (rates.simple * share)
+            });
             (cost_usd, seconds)
         };
         let (cost_usd, seconds_min) = cost_and_time;
@@ -163,7 +165,7 @@ impl fmt::Display for Estimate {
         write!(
             f,
             "{} blobs listed, {} bodies to fetch ({} bytes), {} held already: {simple} simple and {advanced} \
-             advanced operations, about ${:.4} ({}, {}), at least {:.0} s",
+             advanced operations, about ${:.4} ({}, {})",
             self.blobs,
             self.bodies,
             self.bytes,
@@ -171,8 +173,10 @@ impl fmt::Display for Estimate {
             self.cost_usd,
             self.prices.source,
             self.prices.date,
-            self.seconds_min.ceil(),
         )?;
+        if self.seconds_min > 0.0 {
+            write!(f, ", at least {:.0} s", self.seconds_min.ceil())?;
+        }
         if let Some(allowed) = self.allowance {
             write!(f, "; the plan allows {} and {} a month", allowed.simple, allowed.advanced)?;
         }
@@ -186,7 +190,7 @@ mod tests {
 
     fn estimate(bodies: u64, pages: u64, earlier: Operations, plan: VercelPlan) -> Estimate {
         let counts = Counts { blobs: bodies, pages, bodies, bytes: 1_000_000_000, held: 0, earlier };
-        Estimate::new(counts, plan, 0.5)
+        Estimate::new(counts, plan, Some(0.5))
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub struct Export {
     pub meter: Meter,
     /// Its prefix, access, Vercel plan and windows.
     pub plan: Arc<Plan>,
+    /// Whether the source is paced at the plan's rates; a store on this machine is not.
+    pub paced: bool,
     /// The plan's rules, compiled.
     pub mapper: Arc<Mapper>,
     /// What waits.
@@ -62,6 +64,11 @@ impl Default for ExportOptions {
 }
 
 impl Export {
+    fn priced(&self, counts: Counts) -> Estimate {
+        let share = self.paced.then_some(self.plan.source.background_share);
+        Estimate::new(counts, self.plan.source.plan, share)
+    }
+
     /// What an export would ask of the store. It lists the store; it fetches and writes nothing.
     ///
     /// # Errors
@@ -101,7 +108,7 @@ impl Export {
             }
             cursor = page.cursor;
             if cursor.is_none() {
-                return Ok(Estimate::new(counts, self.plan.source.plan, self.plan.source.background_share));
+                return Ok(self.priced(counts));
             }
         }
     }
@@ -201,7 +208,7 @@ impl Export {
             held: totals.held,
             earlier,
         };
-        Estimate::new(counts, self.plan.source.plan, self.plan.source.background_share)
+        self.priced(counts)
     }
 
     pub(super) async fn page(&self, cursor: Option<String>, cancel: &CancellationToken) -> Result<ListPage> {

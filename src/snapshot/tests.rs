@@ -56,6 +56,7 @@ async fn a_full_disk_stops_the_export_and_loses_nothing() {
         source: Arc::new(FaultyBlob::new(Arc::new(store), faults.clone())),
         meter: Meter::default(),
         mapper: Arc::new(Mapper::new(&plan).unwrap()),
+        paced: true,
         plan: Arc::new(plan),
         clock,
         events: Arc::new(Silent),

@@ -179,7 +179,7 @@ fn export_saves_everything_and_then_only_what_changed() {
 #[test]
 fn an_interrupted_export_is_resumed() {
     let mut sandbox = Sandbox::with_plan();
-    let stores = sandbox.emulate(&["--seed", "fuse:150"]);
+    let stores = sandbox.emulate(&["--seed", "fuse:150", "--latency", "500ms"]);
     let export = sandbox.start_until(&["export"], "fetch: ");
     assert_eq!(export.signal("INT"), Some(130));
     let rest = sandbox.run(&["export", "--output", "json"]).expect(0).json();

@@ -106,6 +106,7 @@ impl World {
 
     fn export(&self) -> Export {
         Export {
+            paced: true,
             source: Arc::new(FaultyBlob::new(Arc::new(self.store.clone()), self.faults.clone())),
             meter: Meter::default(),
             mapper: Arc::new(Mapper::new(&self.plan).unwrap()),

@@ -47,6 +47,7 @@ async fn seed(emulator: &Emulator, count: usize) {
 fn export(source: HttpBlob) -> Export {
     let plan: Plan = toml::from_str(PLAN).unwrap();
     Export {
+        paced: true,
         meter: source.meter(),
         source: Arc::new(source),
         mapper: Arc::new(Mapper::new(&plan).unwrap()),

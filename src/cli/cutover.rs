@@ -1,0 +1,169 @@
+//! `migrate cutover`: flips the read mode, or explains why not yet.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use super::context::Context;
+use super::output::Report;
+use super::stores::Stores;
+use crate::cutover::{Cutover as Flipping, Flip, Standing};
+use crate::error::{Error, ErrorKind, Exit};
+use crate::gate::GateState;
+use crate::protocol::phase::Phase;
+
+/// Make DynamoDB the store that is read, once every gate is open
+///
+/// Judges each gate of the step from stored evidence. If one is closed, it says which, why, and what
+/// opens it, and changes nothing (exit 4). Otherwise it holds the mode item, makes sure that no process
+/// can write, judges the gates once more, and commits phase, epoch and an audit row in one transaction.
+///
+/// Evidence counts only under the present plan and epoch, and for as long as the plan's
+/// `timing.evidence_age_max`. After `--rollback` it starts anew.
+///
+/// Examples:
+///   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
+///   migrate cutover
+///   migrate cutover --rollback    back to reading Blob
+///
+/// Exit codes: 0 flipped; 4 a gate is closed; 6 a session is open, somebody else holds the mode, or
+/// there is no such step.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Cutover {
+    /// Judge every gate and show every step; change nothing
+    #[arg(long)]
+    dry_run: bool,
+
+    /// Go back: reads come from Blob again
+    #[arg(long)]
+    rollback: bool,
+
+    /// Cancel a hold that another cutover left behind, or still has
+    #[arg(long)]
+    cancel_hold: bool,
+
+    /// Who does it, for the audit log [default: user@host]
+    #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
+    who: Option<String>,
+}
+
+#[derive(Debug, Serialize)]
+struct CutoverReport<'a> {
+    dry_run: bool,
+    ready: bool,
+    standing: &'a Standing,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    flip: Option<Flip>,
+    steps: Vec<String>,
+}
+
+pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exit> {
+    let stores = Stores::open(context).await?;
+    stores.keep_export_evidence().await?;
+    let flipping = Flipping {
+        control: stores.converger.control.clone(),
+        clock: Arc::clone(&context.clock),
+        plan: &stores.plan.plan,
+        plan_hash: &stores.plan_hash,
+        who: args.who.clone().unwrap_or_else(|| context.environment.operator.clone()),
+    };
+    let target = args.rollback.then_some(Phase::Shadow);
+    let standing = flipping.standing(target).await?;
+    let closed = standing.closed().next().is_some();
+    let report = |flip| CutoverReport {
+        dry_run: args.dry_run,
+        ready: standing.ready(),
+        standing: &standing,
+        flip,
+        steps: steps(&standing),
+    };
+    if args.dry_run || closed {
+        context.output.report(&report(None))?;
+        return Ok(if closed { Exit::GateClosed } else { Exit::Done });
+    }
+    let sure = format!("Flip reads from {} to {}?", phase(&standing), standing.target);
+    if !context.flags.yes && context.output.ask(&sure).await == Some(false) {
+        return Err(Error::new(ErrorKind::Interrupted, "cut over")
+            .message("not confirmed; nothing was changed")
+            .into());
+    }
+    let flip = flipping.flip(target, args.cancel_hold).await?;
+    context.output.report(&report(Some(flip)))?;
+    Ok(Exit::Done)
+}
+
+fn phase(standing: &Standing) -> Phase {
+    standing.mode.as_ref().map_or(Phase::Capture, |mode| mode.phase)
+}
+
+/// What a flip does, in order.
+fn steps(standing: &Standing) -> Vec<String> {
+    let epoch = standing.mode.as_ref().map_or(1, |mode| mode.epoch.0);
+    vec![
+        format!("hold the mode item, if its epoch is still {epoch} and nobody else holds it"),
+        "refuse, and cancel the hold, if any process that can write is still running".to_owned(),
+        "judge every gate once more".to_owned(),
+        format!(
+            "commit in one transaction: phase {}, epoch {}, no hold, one row in the audit log",
+            standing.target,
+            epoch + 1
+        ),
+    ]
+}
+
+impl Report for CutoverReport<'_> {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        let from = phase(self.standing);
+        writeln!(text, "step       {from} → {}", self.standing.target)?;
+        write_gates(text, &self.standing.gates)?;
+        for session in &self.standing.open_sessions {
+            writeln!(text, "running    {} ({}), since {:.0}", session.name, session.kind, session.began)?;
+        }
+        if let Some(flip) = &self.flip {
+            let reads = if flip.to.authority() == crate::protocol::phase::Authority::Target {
+                "DynamoDB"
+            } else {
+                "Blob"
+            };
+            return writeln!(
+                text,
+                "flipped    to {}, epoch {}: reads come from {reads}; writes were held for {} ms",
+                flip.to, flip.epoch, flip.pause_ms
+            );
+        }
+        if self.dry_run {
+            for (number, step) in (1..).zip(&self.steps) {
+                writeln!(text, "would {number}    {step}")?;
+            }
+        }
+        let closed = self.standing.closed().count();
+        match (closed, self.ready) {
+            (0, true) => writeln!(text, "result     every gate is open"),
+            (0, false) => {
+                writeln!(text, "result     every gate is open, but a process that can write is running")
+            }
+            (closed, _) => writeln!(
+                text,
+                "result     refused: {closed} of {} gates closed; nothing was changed",
+                self.standing.gates.len()
+            ),
+        }
+    }
+}
+
+/// Each gate: whether it is open, what its evidence says, what opens it.
+pub(super) fn write_gates(text: &mut dyn fmt::Write, gates: &[GateState]) -> fmt::Result {
+    for state in gates {
+        let mark = if state.open { "open  " } else { "CLOSED" };
+        writeln!(text, "  {mark}   {:<18} {}", state.gate.as_str(), state.summary)?;
+        for obstacle in &state.obstacles {
+            writeln!(text, "                                {obstacle}")?;
+        }
+        if !state.open {
+            writeln!(text, "                                opens with: {}", state.opened_by)?;
+        }
+    }
+    Ok(())
+}

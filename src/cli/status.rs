@@ -1,0 +1,169 @@
+//! `migrate status`: where a migration stands.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::context::Context;
+use super::cutover::write_gates;
+use super::output::Report;
+use super::stores::Stores;
+use crate::cutover::{Cutover, Standing};
+use crate::error::{ErrorKind, Exit, Result};
+use crate::protocol::phase::{Authority, Phase};
+use crate::snapshot::Manifest;
+use crate::target::control::{Audit, SweepRow};
+
+/// Show the phase, the gates, the last runs and the next step
+///
+/// Reads the control table and the snapshot; asks nothing of the Blob store, changes nothing there.
+/// `--write-plan` ticks the check boxes of the plan whose text names a gate (`gate: drift-free`), and
+/// unticks those whose gate is closed; everything else of the file stays as it is.
+///
+/// Examples:
+///   migrate status
+///   migrate status --write-plan
+///   migrate status --audit --output json
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Status {
+    /// Tick the plan's check boxes from the gates
+    #[arg(long)]
+    write_plan: bool,
+
+    /// Show every flip that was made
+    #[arg(long)]
+    audit: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct StatusReport {
+    plan: String,
+    plan_hash: String,
+    phase: Phase,
+    epoch: u64,
+    since: Option<Timestamp>,
+    authority: Authority,
+    standing: Option<Standing>,
+    export: Option<Manifest>,
+    sweep: Option<SweepRow>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    audit: Option<Vec<Audit>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    boxes_changed: Option<usize>,
+    next: String,
+}
+
+pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit> {
+    let stores = Stores::open(context).await?;
+    let control = &stores.converger.control;
+    stores.keep_export_evidence().await?;
+    let flipping = Cutover {
+        control: control.clone(),
+        clock: Arc::clone(&context.clock),
+        plan: &stores.plan.plan,
+        plan_hash: &stores.plan_hash,
+        who: String::new(),
+    };
+    let standing = forward(&flipping).await?;
+    let mode = control.mode().await?;
+    let boxes_changed =
+        if args.write_plan { Some(stores.write_ticks(&ticks(standing.as_ref()))?) } else { None };
+    let phase = mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
+    let report = StatusReport {
+        plan: context.flags.plan.display().to_string(),
+        plan_hash: stores.plan_hash.clone(),
+        phase,
+        epoch: mode.as_ref().map_or(1, |mode| mode.epoch.0),
+        since: mode.as_ref().map(|mode| mode.since),
+        authority: phase.authority(),
+        export: stores.manifest().await?,
+        sweep: control.sweeps().await?.pop(),
+        audit: if args.audit { Some(control.audit().await?) } else { None },
+        boxes_changed,
+        next: next(phase, standing.as_ref()),
+        standing,
+    };
+    context.output.report(&report)?;
+    Ok(Exit::Done)
+}
+
+/// The step forward, if there is one.
+async fn forward(flipping: &Cutover<'_>) -> Result<Option<Standing>> {
+    match flipping.standing(None).await {
+        Ok(standing) => Ok(Some(standing)),
+        Err(error) if error.kind() == ErrorKind::WrongPhase => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// After a cutover every gate was open: its boxes stay ticked.
+fn ticks(standing: Option<&Standing>) -> BTreeMap<String, bool> {
+    match standing {
+        Some(standing) => standing.gates.iter().map(|state| (state.gate.to_string(), state.open)).collect(),
+        None => crate::gate::Gate::ALL.iter().map(|gate| (gate.to_string(), true)).collect(),
+    }
+}
+
+fn next(phase: Phase, standing: Option<&Standing>) -> String {
+    let Some(standing) = standing else {
+        return format!(
+            "in phase {phase}: run for as long as you need to be sure; `migrate cutover --rollback` goes back"
+        );
+    };
+    match standing.closed().next() {
+        Some(state) => state.opened_by.to_owned(),
+        None if !standing.open_sessions.is_empty() => {
+            "wait for the running processes, or stop them".to_owned()
+        }
+        None => "migrate cutover".to_owned(),
+    }
+}
+
+impl Report for StatusReport {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(text, "plan       {} ({})", self.plan, self.plan_hash.get(..12).unwrap_or_default())?;
+        let since = self.since.map_or_else(|| "not begun".to_owned(), |since| format!("since {since:.0}"));
+        let reads = match self.authority {
+            Authority::Source => "Blob",
+            Authority::Target => "DynamoDB",
+        };
+        writeln!(text, "phase      {}, epoch {}, {since}; reads come from {reads}", self.phase, self.epoch)?;
+        if let Some(standing) = &self.standing {
+            writeln!(text, "gates      to {}", standing.target)?;
+            write_gates(text, &standing.gates)?;
+            for session in &standing.open_sessions {
+                writeln!(text, "running    {} ({}), since {:.0}", session.name, session.kind, session.began)?;
+            }
+        }
+        if let Some(export) = &self.export {
+            writeln!(
+                text,
+                "export     {} blobs listed, {} bodies, finished {:.0}",
+                export.listed, export.fetched, export.finished
+            )?;
+        }
+        if let Some(sweep) = &self.sweep {
+            let result = if sweep.clean { "clean" } else { "not clean" };
+            writeln!(
+                text,
+                "sweep      {result}: {} of {} blobs, {} items, ended {:.0}",
+                sweep.compared, sweep.listed, sweep.items, sweep.ended
+            )?;
+        }
+        for line in self.audit.iter().flatten() {
+            writeln!(
+                text,
+                "audit      {:.0}  {} → {}, epoch {}, by {}, writes held {} ms",
+                line.at, line.from, line.to, line.epoch, line.who, line.pause_ms
+            )?;
+        }
+        if let Some(changed) = self.boxes_changed {
+            writeln!(text, "boxes      {changed} changed in {}", self.plan)?;
+        }
+        writeln!(text, "next       {}", self.next)
+    }
+}

@@ -1,0 +1,250 @@
+//! `migrate validate`: compares both stores.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+use super::context::Context;
+use super::output::Report;
+use super::stores::Stores;
+use crate::converge::Converger;
+use crate::dual_write::session::{Opening, Session};
+use crate::error::{Error, ErrorKind, Exit, Result};
+use crate::protocol::phase::Epoch;
+use crate::sweep::{Drift, Level, Sweep, SweepReport};
+use crate::target::control::{SessionKind, names};
+
+/// Compare both stores, in both directions
+///
+/// Every blob with its anchor, every anchor with its blob, every item with its anchor. At the level
+/// `content` (the default) the expected items are computed anew from the bodies and compared attribute by
+/// attribute, the JSON is rebuilt from the items and compared with the blob's, and the retained bytes are
+/// checked by SHA-256. What moves while it is looked at is judged again, and reported as `unverified` if
+/// it never holds still.
+///
+/// A comparison can find nothing because it is blind. So what was compared must equal what was listed,
+/// on both sides; an empty store fails; and a few equal pairs are spoilt in memory, which must be found.
+///
+/// Each full comparison is kept as evidence: two in a row that find nothing open the gate `drift-free`.
+///
+/// Examples:
+///   migrate validate
+///   migrate validate --repair
+///   migrate validate --level inventory --output json
+///
+/// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
+/// 6 --repair while DynamoDB is the authority.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Validate {
+    /// How deep to look
+    #[arg(long, value_name = "LEVEL", default_value = "content")]
+    level: LevelFlag,
+
+    /// Converge what differs, and judge it again. Only items of this program are touched
+    #[arg(long)]
+    repair: bool,
+
+    /// Compare this often in a row; stops at the first that finds something
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
+    sweeps: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LevelFlag {
+    /// Versions, revs and keys.
+    Inventory,
+    /// Every attribute, the JSON rebuilt from the items, and the retained bytes.
+    Content,
+}
+
+impl From<LevelFlag> for Level {
+    fn from(level: LevelFlag) -> Self {
+        match level {
+            LevelFlag::Inventory => Self::Inventory,
+            LevelFlag::Content => Self::Content,
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ValidateReport<'a> {
+    clean: bool,
+    obstacles: Vec<String>,
+    sweeps: &'a [SweepReport],
+}
+
+pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Exit> {
+    let stores = Stores::open(context).await?;
+    stores.keep_export_evidence().await?;
+    if args.repair {
+        return repair(args, context, &stores).await;
+    }
+    let epoch = stores.epoch().await?.ok_or_else(|| {
+        Error::new(ErrorKind::WrongPhase, "validate")
+            .message("nothing was migrated yet: there is nothing to compare with")
+            .hint("run `migrate dual-write --once` first")
+    })?;
+    let sweeps = sweep(args, context, &stores, &stores.converger, epoch).await?;
+    finish(context, &sweeps)
+}
+
+/// A comparison that is not kept as evidence.
+pub(super) async fn look(context: &Context, stores: &Stores, level: Level) -> anyhow::Result<Exit> {
+    let report = one(stores, &stores.converger, level, false).run(&context.events, &context.cancel).await?;
+    finish(context, &[report])
+}
+
+fn finish(context: &Context, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
+    let last = sweeps.last();
+    // A repair that settled everything leaves nothing that differs.
+    let clean = last.is_some_and(|sweep| {
+        sweep.obstacles().is_empty()
+            || sweep.remaining.as_ref().is_some_and(Vec::is_empty)
+                && sweep.complete()
+                && sweep.self_test_passed()
+    });
+    let obstacles = last.map(SweepReport::obstacles).unwrap_or_default();
+    context.output.report(&ValidateReport { clean, obstacles, sweeps })?;
+    Ok(if clean { Exit::Done } else { Exit::DriftFound })
+}
+
+/// Under a session: whoever can write has one.
+async fn repair(args: &Validate, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
+    let opening = Opening {
+        kind: SessionKind::Repair,
+        name: &stores.session_name("repair")?,
+        plan_hash: &stores.plan_hash,
+        timing: &stores.plan.plan.timing,
+        directory: &stores.directory,
+    };
+    let control = stores.converger.control.clone();
+    control.ensure_header(&stores.header).await?;
+    let session = Session::open(control, Arc::clone(&context.clock), opening).await?;
+    let converger = Converger { permit: session.permit(), ..stores.converger.clone() };
+    let result = sweep(args, context, stores, &converger, session.mode().epoch).await;
+    match &result {
+        // An interruption is heard between requests: nothing is in flight.
+        Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
+        _ => session.close().await?,
+    }
+    finish(context, &result?)
+}
+
+async fn sweep(
+    args: &Validate,
+    context: &Context,
+    stores: &Stores,
+    converger: &Converger,
+    epoch: Epoch,
+) -> Result<Vec<SweepReport>> {
+    let mut reports = Vec::new();
+    for _ in 0..args.sweeps {
+        let report = one(stores, converger, args.level.into(), args.repair)
+            .run(&context.events, &context.cancel)
+            .await?;
+        converger.control.put_sweep(&report.row(names::token(), &stores.plan_hash, epoch)).await?;
+        let clean = report.obstacles().is_empty();
+        reports.push(report);
+        if !clean {
+            break;
+        }
+    }
+    Ok(reports)
+}
+
+fn one<'a>(stores: &'a Stores, converger: &'a Converger, level: Level, repair: bool) -> Sweep<'a> {
+    let plan = &stores.plan.plan;
+    Sweep {
+        converger,
+        target: &plan.target,
+        prefix: &plan.source.prefix,
+        level,
+        repair,
+        allow_empty: plan.validation.allow_empty,
+        patience: Duration::from_millis(100),
+    }
+}
+
+impl Report for ValidateReport<'_> {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        for sweep in self.sweeps {
+            write_coverage(text, sweep)?;
+            write_drift(text, &sweep.drift)?;
+            for (pathname, why) in &sweep.unmapped {
+                writeln!(text, "  unmapped    {pathname}: {why}")?;
+            }
+            if let Some(remaining) = &sweep.remaining {
+                let settled = sweep.drift.len().saturating_sub(remaining.len());
+                writeln!(text, "repaired   {settled} of {}", sweep.drift.len())?;
+                if !remaining.is_empty() {
+                    writeln!(text, "remaining")?;
+                    write_drift(text, remaining)?;
+                }
+            }
+        }
+        if self.obstacles.is_empty() {
+            return writeln!(text, "result     both stores are equal");
+        }
+        let result =
+            if self.clean { "repaired; run `migrate validate` again to prove it" } else { "NOT equal" };
+        writeln!(text, "result     {result}: {}", self.obstacles.join("; "))
+    }
+}
+
+/// How much was compared, and whether the comparison can see.
+pub(super) fn write_coverage(text: &mut dyn fmt::Write, sweep: &SweepReport) -> fmt::Result {
+    let level = match sweep.level {
+        Level::Inventory => "versions, revs and keys",
+        Level::Content => "contents",
+    };
+    let seconds = sweep.ended.duration_since(sweep.began).as_secs_f64();
+    writeln!(
+        text,
+        "compared   {level}: {} of {} blobs, {} of {} anchors, {} of {} items, in {seconds:.1} s",
+        sweep.compared,
+        sweep.listed,
+        sweep.anchors_compared,
+        sweep.anchored,
+        sweep.items_compared,
+        sweep.items
+    )?;
+    writeln!(
+        text,
+        "           {} ignored, {} accepted, {} unmapped; {} items are the application's own",
+        sweep.ignored,
+        sweep.accepted,
+        sweep.unmapped.len(),
+        sweep.other_items
+    )?;
+    writeln!(text, "self-test  {} of {} planted differences found", sweep.found, sweep.planted)
+}
+
+/// Each difference, with both versions, what differs, and what settles it.
+pub(super) fn write_drift(text: &mut dyn fmt::Write, drift: &[Drift]) -> fmt::Result {
+    for one in drift {
+        writeln!(text, "  {:<11} {}: {}", one.kind.as_str(), one.pathname, one.detail)?;
+        if let Some(key) = &one.key {
+            writeln!(text, "              item    {key}")?;
+        }
+        if let Some(source) = &one.source {
+            writeln!(text, "              source  {source}")?;
+        }
+        if let Some(target) = &one.target {
+            writeln!(text, "              target  {target}")?;
+        }
+        for line in one.diff.iter().flat_map(|diff| diff.lines()).filter(|line| !line.starts_with("@@")) {
+            writeln!(text, "              {line}")?;
+        }
+    }
+    let mut kinds: Vec<_> = drift.iter().map(|one| one.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    for kind in kinds {
+        writeln!(text, "  to settle {kind}: {}", kind.remedy())?;
+    }
+    Ok(())
+}
