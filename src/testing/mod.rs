@@ -5,6 +5,7 @@
 
 pub mod blob_contract;
 pub mod clock;
+pub mod fault_proxy;
 pub mod target_contract;
 
 pub use clock::{JumpingClock, ManualClock};

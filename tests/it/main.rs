@@ -15,5 +15,7 @@ mod plan;
 mod support;
 #[cfg(feature = "embedded")]
 mod target_embedded;
+#[cfg(feature = "embedded")]
+mod target_faults;
 mod target_local;
 mod target_memory;
