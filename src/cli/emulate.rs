@@ -20,7 +20,9 @@ use crate::blob::memory::{MemoryBlob, MemoryConfig};
 use crate::blob::server::{Server, ServerConfig, UrlForm};
 use crate::blob::store::{Access, PutOptions};
 use crate::blob::{BlobStore, Body};
-use crate::error::{Error, ErrorKind, Exit, Result};
+#[cfg(feature = "embedded")]
+use crate::error::Error;
+use crate::error::{ErrorKind, Exit, Result};
 use crate::fixture;
 use crate::plan::Span;
 #[cfg(feature = "embedded")]
@@ -161,13 +163,14 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     let blobs = store.len();
     let store = Arc::new(FaultyBlob::new(Arc::new(store), faults));
     let server = Server::bind(args.blob_listen, store, config, Arc::clone(&context.clock)).await?;
-    let mut variables = BTreeMap::from([
+    let variables = BTreeMap::from([
         ("BLOB_READ_WRITE_TOKEN", args.token.clone()),
         ("VERCEL_BLOB_API_URL", server.base_url()),
     ]);
     #[cfg(feature = "embedded")]
-    let engine = {
+    let (engine, variables) = {
         let engine = args.engine().await?;
+        let mut variables = variables;
         variables.extend([
             ("DYNAMODB_ENDPOINT", engine.endpoint()),
             ("AWS_ENDPOINT_URL_DYNAMODB", engine.endpoint()),
@@ -175,7 +178,7 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
             ("AWS_ACCESS_KEY_ID", "local".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "local".to_owned()),
         ]);
-        engine
+        (engine, variables)
     };
     context.output.report(&Serving { command: "emulate", variables, blobs })?;
     context.output.note(format_args!("serving {} blobs; Ctrl-C stops", HumanCount(blobs as u64)));

@@ -120,9 +120,9 @@ impl Running {
 
 fn bar(task: Task, total: Option<u64>) -> ProgressBar {
     let template = if total.is_some() {
-        "{msg:>10} [{bar:30}] {human_pos} of {human_len} ({per_sec}, {eta} left)"
+        "{msg:>10} [{bar:30}] {human_pos} of {human_len}, {eta} left"
     } else {
-        "{msg:>10} {spinner} {human_pos} ({per_sec})"
+        "{msg:>10} {spinner} {human_pos}"
     };
     let style = ProgressStyle::with_template(template).expect("invariant: the template is valid");
     let bar = total.map_or_else(ProgressBar::no_length, ProgressBar::new);
