@@ -149,7 +149,7 @@ fn held<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Permit for Shared {
     fn check(&self) -> Result<()> {
-        if held(&self.lease).holds(self.clock.monotonic()) {
+        if self.holds() {
             return Ok(());
         }
         Err(Error::new(ErrorKind::WrongPhase, "write")
@@ -175,18 +175,29 @@ impl Shared {
     }
 
     async fn finish(&self, state: SessionState) -> Result<()> {
+        // A lease that ran out is a gap, whatever its holder was about to say.
+        let state = if self.holds() { state } else { SessionState::Unclean };
         held(&self.lease).end();
-        // A renewal that was on its way may have moved the counter.
+        // A renewal that was on its way may have moved the counter, and a lost reply needs a look.
         for _ in 0..3 {
             let Some(mut row) = self.stored().await? else { return Ok(()) };
             let seen = row.counter;
             row.state = state;
             row.ended = Some(self.clock.now());
-            if self.control.update_session(&row, seen).await? {
-                break;
+            match self.control.update_session(&row, seen).await {
+                Ok(true) => return Ok(()),
+                Ok(false) => {}
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {}
+                Err(error) => return Err(error),
             }
         }
-        Ok(())
+        Err(Error::new(ErrorKind::LostRace, "close the session")
+            .message("its row kept changing")
+            .hint("the next run of the same command closes it"))
+    }
+
+    fn holds(&self) -> bool {
+        held(&self.lease).holds(self.clock.monotonic())
     }
 
     async fn stored(&self) -> Result<Option<SessionRow>> {
@@ -199,6 +210,10 @@ impl Shared {
 async fn renew(shared: Arc<Shared>) {
     loop {
         shared.clock.sleep(shared.renew).await;
+        // To renew what is over would make a dead session look alive.
+        if !shared.holds() {
+            return;
+        }
         if let Err(error) = shared.renew_once().await {
             // The lease runs on; writes stop by themselves when it is over.
             tracing::warn!(%error, "the session could not be renewed");
@@ -207,14 +222,15 @@ async fn renew(shared: Arc<Shared>) {
 }
 
 fn may_write(mode: Option<Mode>) -> Result<Mode> {
-    let wrong = |message: String| Err(Error::new(ErrorKind::WrongPhase, "open a session").message(message));
+    let wrong = |message: String| Error::new(ErrorKind::WrongPhase, "open a session").message(message);
     match mode {
-        None => wrong("the mode item is gone".to_owned()),
-        Some(mode) if mode.hold.is_some() => wrong("a flip is under way".to_owned()),
-        Some(mode) if mode.phase.authority() == Authority::Target => wrong(format!(
+        None => Err(wrong("the mode item is gone".to_owned())),
+        Some(mode) if mode.hold.is_some() => Err(wrong("a flip is under way".to_owned())
+            .hint("if that command is not running any more, `migrate cutover --cancel-hold` ends it")),
+        Some(mode) if mode.phase.authority() == Authority::Target => Err(wrong(format!(
             "in phase {} DynamoDB is the authority: it is not overwritten from Blob",
             mode.phase
-        )),
+        ))),
         Some(mode) => Ok(mode),
     }
 }
