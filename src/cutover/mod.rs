@@ -138,21 +138,63 @@ impl Cutover<'_> {
         let limit_ms = u64::try_from(self.plan.timing.hold_limit.0.as_millis()).unwrap_or(u64::MAX);
         let hold = Hold { id: names::token(), target, by: self.who.clone(), limit_ms };
         let held = Mode { hold: Some(hold), ..mode.clone() };
-        if !self.control.flip(&mode, &held, None).await? {
+        if !self.change(&mode, &held, None).await? {
             return Err(raced());
         }
-        let committed = self.commit(&held, target, began).await;
-        if committed.is_err() {
-            // Best effort: whoever comes next may cancel it as well.
-            if let Err(error) = self.control.flip(&held, &mode, None).await {
-                tracing::warn!(%error, "the hold could not be cancelled; a rerun cancels it");
+        let (to, audit) = match self.judge_held(&held, target, began).await {
+            Ok(judged) => judged,
+            Err(error) => {
+                self.cancel(&held, &mode).await;
+                return Err(error);
             }
+        };
+        let flip = Flip { from: audit.from, to: target, epoch: to.epoch, pause_ms: audit.pause_ms };
+        match self.change(&held, &to, Some(&audit)).await {
+            Ok(true) => Ok(flip),
+            Ok(false) => Err(raced()),
+            // Of the commit and the cancellation only one can be applied, however late: so the
+            // cancellation tells which.
+            Err(error) => match self.cancel(&held, &mode).await {
+                Some(true) => Err(error),
+                Some(false) if self.control.audit().await?.last() == Some(&audit) => Ok(flip),
+                Some(false) => Err(raced()),
+                None => Err(error.hint("`migrate status` shows whether it was flipped")),
+            },
         }
-        committed
     }
 
-    /// Under the hold: no newcomer can write. Whoever could write before has a row that is seen now.
-    async fn commit(&self, held: &Mode, target: Phase, began: std::time::Duration) -> Result<Flip> {
+    /// Replaces the mode item, if it is still `seen`. A lost reply is asked for again: the item that is
+    /// there tells whether it was this one.
+    async fn change(&self, seen: &Mode, to: &Mode, audit: Option<&Audit>) -> Result<bool> {
+        let mut attempts = 3;
+        loop {
+            attempts -= 1;
+            match self.control.flip(seen, to, audit).await {
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown && attempts > 0 => {}
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Cancels our hold, and says whether it was still there; none where that can't be learnt. Then
+    /// whoever comes next cancels it.
+    async fn cancel(&self, held: &Mode, free: &Mode) -> Option<bool> {
+        self.change(held, free, None)
+            .await
+            .inspect_err(
+                |error| tracing::warn!(%error, "the hold could not be cancelled; --cancel-hold does"),
+            )
+            .ok()
+    }
+
+    /// The gates once more, and what is to be committed. Under the hold no newcomer can write, and
+    /// whoever could write before has a row that is seen now.
+    async fn judge_held(
+        &self,
+        held: &Mode,
+        target: Phase,
+        began: std::time::Duration,
+    ) -> Result<(Mode, Audit)> {
         let standing = self.judged(Some(held.clone()), held.phase, held.epoch, target).await?;
         ready(&standing)?;
         let to = Mode {
@@ -170,22 +212,12 @@ impl Cutover<'_> {
             from: held.phase,
             to: target,
             epoch: to.epoch,
+            hold: held.hold.as_ref().map(|hold| hold.id.clone()).unwrap_or_default(),
             plan_hash: self.plan_hash.to_owned(),
             evidence: evidence(&standing.gates),
             pause_ms,
         };
-        let applied = match self.control.flip(held, &to, Some(&audit)).await {
-            Ok(applied) => applied,
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                self.control.mode().await?.is_some_and(|mode| mode == to)
-            }
-            Err(error) => return Err(error),
-        };
-        if applied {
-            Ok(Flip { from: held.phase, to: target, epoch: to.epoch, pause_ms })
-        } else {
-            Err(raced())
-        }
+        Ok((to, audit))
     }
 
     async fn without_hold(&self, mode: Mode, cancel_hold: bool) -> Result<Mode> {
@@ -196,7 +228,7 @@ impl Cutover<'_> {
                 .hint("if that command is not running any more, run again with --cancel-hold"));
         }
         let free = Mode { hold: None, ..mode.clone() };
-        if self.control.flip(&mode, &free, None).await? { Ok(free) } else { Err(raced()) }
+        if self.change(&mode, &free, None).await? { Ok(free) } else { Err(raced()) }
     }
 }
 

@@ -7,7 +7,7 @@ use super::{Control, row};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::phase::{Epoch, Phase};
 use crate::target::store::{Condition, Outcome, Table, Write};
-use crate::value::{Key, Value};
+use crate::value::{Item, Key, Value};
 
 /// Which stores a control table belongs to. Written once, compared ever after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,6 +68,8 @@ pub struct Audit {
     pub to: Phase,
     /// The epoch after.
     pub epoch: Epoch,
+    /// The id of the hold under which it was done, which tells this flip from every other.
+    pub hold: String,
     /// The plan under which it was done.
     pub plan_hash: String,
     /// Gate → its evidence in one line.
@@ -142,26 +144,25 @@ impl Control {
             Some(hold) => conditions.push(Condition::equals(["hold", "id"], Value::s(hold.id.as_str()))),
             None => conditions.push(Condition::Missing { path: vec!["hold".to_owned()] }),
         }
-        let item = row::encode(&mode_key(), to);
-        let mut writes = vec![Write::Put {
+        let mut rows = vec![row::encode(&mode_key(), to)];
+        let mut conditions = vec![Condition::All(conditions)];
+        if let Some(audit) = audit {
+            rows.push(row::encode(&Key::new("L#", format!("{:012}", audit.epoch.0)), audit));
+            conditions.push(Condition::Absent);
+        }
+        let put = |(item, condition): (&Item, Condition)| Write::Put {
             table: Table::Control,
             item: item.clone(),
-            condition: Condition::All(conditions),
-        }];
-        if let Some(audit) = audit {
-            let key = Key::new("L#", format!("{:012}", audit.epoch.0));
-            writes.push(Write::Put {
-                table: Table::Control,
-                item: row::encode(&key, audit),
-                condition: Condition::Absent,
-            });
-        }
+            condition,
+        };
+        let writes = rows.iter().zip(conditions).map(put).collect();
         match self.store.transact(&super::names::token(), writes).await? {
             Outcome::Applied => Ok(true),
-            // A lost reply, and the retry found our own write.
-            Outcome::Refused(refusals) => Ok(refusals
-                .iter()
-                .any(|refusal| refusal.action == 0 && refusal.found.as_ref() == Some(&item))),
+            // A lost reply, and the retry found our own write: all of it, since another flip may leave the
+            // same mode item.
+            Outcome::Refused(refusals) => Ok(rows.iter().enumerate().all(|(action, row)| {
+                refusals.iter().any(|refusal| refusal.action == action && refusal.found.as_ref() == Some(row))
+            })),
         }
     }
 
