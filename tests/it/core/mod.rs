@@ -1,9 +1,11 @@
 //! The core against both stores in memory: converge, backfill, sweep, sessions and the flip.
 
 mod converge;
+mod cutover;
 mod faults;
 mod harness;
 mod plant;
 mod property;
 mod schedules;
+mod session;
 mod sweep;

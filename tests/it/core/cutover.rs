@@ -1,0 +1,409 @@
+//! The flip: closed gates, open sessions, lost replies, two operators, a kill, and the way back.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use migrate::clock::Clock as _;
+use migrate::cutover::{Cutover, Flip};
+use migrate::dual_write::session::{Opening, Session};
+use migrate::gate::Gate;
+use migrate::plan::{IndexPlan, Plan};
+use migrate::protocol::phase::{Epoch, Phase};
+use migrate::sweep::Level;
+use migrate::target::control::{Evidence, Mode, SessionKind, SessionRow, SessionState, SweepRow, names};
+use migrate::target::memory::{Fault, Operation};
+use migrate::{Error, ErrorKind, Result};
+
+use super::harness::Rig;
+use super::session::PLAN_HASH;
+
+/// A migration that may be flipped: two blobs in the mirror, every gate open.
+async fn ready() -> Rig {
+    let rig = Rig::new();
+    rig.put("r/1.json", "{}").await;
+    rig.put("r/2.json", "{}").await;
+    rig.backfill().await;
+    rig.control.ensure_mode(&mode(&rig, Phase::Capture, 1)).await.unwrap();
+    for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
+        rig.control.put_evidence(&evidence(&rig, gate)).await.unwrap();
+    }
+    for _ in 0..2 {
+        sweep(&rig, Epoch(1)).await;
+    }
+    rig
+}
+
+fn mode(rig: &Rig, phase: Phase, epoch: u64) -> Mode {
+    Mode { phase, epoch: Epoch(epoch), hold: None, since: rig.clock.now(), plan_hash: PLAN_HASH.to_owned() }
+}
+
+fn evidence(rig: &Rig, gate: Gate) -> Evidence {
+    Evidence {
+        gate: gate.to_string(),
+        at: rig.clock.now(),
+        plan_hash: PLAN_HASH.to_owned(),
+        epoch: Epoch(1),
+        passed: true,
+        summary: format!("{gate} is well"),
+        obstacles: Vec::new(),
+    }
+}
+
+async fn sweep(rig: &Rig, epoch: Epoch) -> SweepRow {
+    rig.clock.advance(Duration::from_secs(1));
+    let row = rig.sweep(Level::Content, false).await.row(names::token(), PLAN_HASH, epoch);
+    rig.control.put_sweep(&row).await.unwrap();
+    row
+}
+
+fn cutover<'a>(rig: &'a Rig, plan: &'a Plan, who: &str) -> Cutover<'a> {
+    Cutover {
+        control: rig.control.clone(),
+        clock: Arc::new(rig.clock.clone()),
+        plan,
+        plan_hash: PLAN_HASH,
+        who: who.to_owned(),
+    }
+}
+
+async fn flip(rig: &Rig, target: Option<Phase>) -> Result<Flip> {
+    cutover(rig, &rig.plan, "ada").flip(target, false).await
+}
+
+async fn open(rig: &Rig, locks: &std::path::Path) -> Result<Session> {
+    let opening = Opening {
+        kind: SessionKind::Backfill,
+        name: "load",
+        plan_hash: PLAN_HASH,
+        timing: &rig.plan.timing,
+        directory: locks,
+    };
+    let clock = migrate::testing::ManualClock::new(rig.clock.now());
+    Session::open(rig.control.clone(), Arc::new(clock), opening).await
+}
+
+/// The phase is what it was, nobody holds it, and nothing is in the log.
+async fn unchanged(rig: &Rig) {
+    let mode = rig.control.mode().await.unwrap().unwrap();
+    assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Capture, Epoch(1), None));
+    assert_eq!(rig.control.audit().await.unwrap(), []);
+}
+
+/// It was flipped once.
+async fn flipped(rig: &Rig) {
+    let mode = rig.control.mode().await.unwrap().unwrap();
+    assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Cutover, Epoch(2), None));
+    assert_eq!(rig.control.audit().await.unwrap().len(), 1);
+}
+
+fn closed(result: Result<Flip>) -> String {
+    let error = result.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::GateClosed, "{error}");
+    error.detail().unwrap().to_owned()
+}
+
+#[tokio::test]
+async fn with_every_gate_open_it_flips_and_says_why_it_could() {
+    let rig = ready().await;
+    let standing = cutover(&rig, &rig.plan, "ada").standing(None).await.unwrap();
+    assert!(standing.ready(), "{standing:?}");
+    unchanged(&rig).await;
+
+    let flip = flip(&rig, None).await.unwrap();
+    assert_eq!((flip.from, flip.to, flip.epoch), (Phase::Capture, Phase::Cutover, Epoch(2)));
+    flipped(&rig).await;
+    let audit = rig.control.audit().await.unwrap().remove(0);
+    assert_eq!((audit.who.as_str(), audit.from, audit.to), ("ada", Phase::Capture, Phase::Cutover));
+    assert_eq!((audit.epoch, audit.plan_hash.as_str()), (Epoch(2), PLAN_HASH));
+    let gates: Vec<String> = Gate::ALL.iter().map(ToString::to_string).collect();
+    let mut named: Vec<String> = audit.evidence.keys().cloned().collect();
+    named.sort_by_key(|gate| gates.iter().position(|known| known == gate));
+    assert_eq!(named, gates);
+    assert!(audit.evidence["drift-free"].contains("2 blobs"), "{:?}", audit.evidence);
+}
+
+#[tokio::test]
+async fn each_closed_gate_is_named_and_nothing_changes() {
+    for gate in Gate::ALL {
+        let rig = ready().await;
+        let mut plan = rig.plan.clone();
+        match gate {
+            Gate::TableReady => plan.target.indexes.push(IndexPlan {
+                name: "GSI1".to_owned(),
+                partition_key: "gsi1pk".to_owned(),
+                sort_key: "gsi1sk".to_owned(),
+            }),
+            Gate::ExportComplete | Gate::BackfillComplete => {
+                let failed = Evidence { passed: false, ..evidence(&rig, gate) };
+                rig.control.put_evidence(&failed).await.unwrap();
+            }
+            Gate::MappingTotal => {
+                let row = sweep(&rig, Epoch(1)).await;
+                rig.clock.advance(Duration::from_secs(1));
+                let now = rig.clock.now();
+                let row = SweepRow { id: "x".to_owned(), began: now, ended: now, unmapped: 1, ..row };
+                rig.control.put_sweep(&row).await.unwrap();
+            }
+            Gate::DriftFree => {
+                rig.delete("r/1.json").await;
+                assert!(!sweep(&rig, Epoch(1)).await.clean);
+                rig.reconcile("r/1.json").await;
+                assert!(sweep(&rig, Epoch(1)).await.clean, "one is not enough");
+            }
+        }
+        assert_eq!(closed(cutover(&rig, &plan, "ada").flip(None, false).await), format!("closed: {gate}"));
+        unchanged(&rig).await;
+    }
+}
+
+#[tokio::test]
+async fn without_any_evidence_every_gate_but_the_table_is_closed() {
+    let rig = Rig::new();
+    let error = flip(&rig, None).await.unwrap_err();
+    assert_eq!((error.kind(), error.detail()), (ErrorKind::WrongPhase, Some("nothing was migrated yet")));
+    rig.control.ensure_mode(&mode(&rig, Phase::Capture, 1)).await.unwrap();
+    let all = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    assert_eq!(closed(flip(&rig, None).await), all);
+}
+
+#[tokio::test]
+async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
+    let evidenced = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    let rig = ready().await;
+    let other = Cutover { plan_hash: "another plan", ..cutover(&rig, &rig.plan, "ada") };
+    assert_eq!(closed(other.flip(None, false).await), evidenced);
+    unchanged(&rig).await;
+
+    rig.clock.advance(Duration::from_secs(25 * 3600));
+    assert_eq!(closed(flip(&rig, None).await), evidenced);
+    unchanged(&rig).await;
+
+    let rig = ready().await;
+    let seen = rig.control.mode().await.unwrap().unwrap();
+    rig.control.flip(&seen, &mode(&rig, Phase::Capture, 2), None).await.unwrap();
+    assert_eq!(closed(flip(&rig, None).await), evidenced);
+}
+
+#[tokio::test]
+async fn a_sweep_that_began_too_soon_after_an_unclean_end_does_not_count() {
+    let rig = ready().await;
+    let now = rig.clock.now();
+    let row = SessionRow {
+        id: "s".to_owned(),
+        name: "load".to_owned(),
+        kind: SessionKind::Backfill,
+        counter: 1,
+        state: SessionState::Unclean,
+        began: now,
+        ended: Some(now),
+        acknowledged: None,
+    };
+    rig.control.open_session(&row).await.unwrap();
+    assert_eq!(closed(flip(&rig, None).await), "closed: drift-free");
+    rig.clock.advance(rig.plan.timing.settle.0);
+    for _ in 0..2 {
+        sweep(&rig, Epoch(1)).await;
+    }
+    flip(&rig, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_open_session_is_in_the_way_and_the_hold_is_not_left() {
+    let rig = ready().await;
+    let locks = tempfile::tempdir().unwrap();
+    let session = open(&rig, locks.path()).await.unwrap();
+    let error = flip(&rig, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongPhase);
+    assert!(error.to_string().contains("load (backfill)"), "{error}");
+    unchanged(&rig).await;
+    session.close().await.unwrap();
+    flip(&rig, None).await.unwrap();
+}
+
+/// Trace B10, and step 2 of the design: a newcomer after the look at the sessions, before the hold.
+#[tokio::test]
+async fn a_session_that_opens_between_the_look_and_the_hold_is_seen() {
+    let rig = ready().await;
+    let locks = tempfile::tempdir().unwrap();
+    drop(rig.target.pause(Operation::Transact)); // the evidence of table-ready
+    let mut before_hold = rig.target.pause(Operation::Transact);
+    let newcomer = async {
+        before_hold.arrived().await;
+        let session = open(&rig, locks.path()).await.unwrap();
+        before_hold.release();
+        session
+    };
+    let (flipped, session) = futures::join!(flip(&rig, None), newcomer);
+    let error = flipped.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongPhase);
+    assert!(error.to_string().contains("still running"), "{error}");
+    session.permit().check().unwrap();
+    session.close().await.unwrap();
+    unchanged(&rig).await;
+}
+
+#[tokio::test]
+async fn a_session_that_opens_under_the_hold_is_refused() {
+    let rig = ready().await;
+    let locks = tempfile::tempdir().unwrap();
+    (0..2).for_each(|_| drop(rig.target.pause(Operation::Transact)));
+    let mut before_commit = rig.target.pause(Operation::Transact);
+    let newcomer = async {
+        before_commit.arrived().await;
+        let refused = open(&rig, locks.path()).await;
+        before_commit.release();
+        refused
+    };
+    let (done, refused) = futures::join!(flip(&rig, None), newcomer);
+    assert_eq!(refused.err().unwrap().kind(), ErrorKind::WrongPhase);
+    done.unwrap();
+    flipped(&rig).await;
+}
+
+/// Hazard A15: each of the three writes, applied and its reply lost.
+#[tokio::test]
+async fn a_lost_reply_is_resolved() {
+    for write in 1..3 {
+        let rig = ready().await;
+        (0..write).for_each(|_| drop(rig.target.pause(Operation::Transact)));
+        rig.target.fault(Operation::Transact, Fault::AppliedThenLost);
+        let flip = flip(&rig, None).await;
+        assert!(flip.is_ok(), "write {write}: {flip:?}");
+        flipped(&rig).await;
+    }
+}
+
+/// Hazard A7: a write that lands later, whichever it is, changes nothing any more.
+#[tokio::test]
+async fn a_late_write_is_fenced() {
+    for write in 1..3 {
+        for late in 1..5 {
+            let rig = ready().await;
+            (0..write).for_each(|_| drop(rig.target.pause(Operation::Transact)));
+            (0..late).for_each(|_| rig.target.fault(Operation::Transact, Fault::Held));
+            let result = flip(&rig, None).await;
+            rig.target.clear_faults();
+            let after = rig.control.mode().await.unwrap().unwrap();
+            assert_eq!(result.is_ok(), after.phase == Phase::Cutover, "{write} {late}: {result:?} {after:?}");
+            rig.target.release_held();
+            let landed = rig.control.mode().await.unwrap().unwrap();
+            assert_eq!((landed.phase, landed.epoch), (after.phase, after.epoch), "{write} {late}");
+            // A late hold is cancelled as any other.
+            if result.is_err() {
+                cutover(&rig, &rig.plan, "ada").flip(None, true).await.unwrap();
+            }
+            flipped(&rig).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_fails_under_the_hold_leaves_no_hold() {
+    for (operation, call) in [(Operation::Query, 3), (Operation::Query, 4), (Operation::Query, 5)] {
+        let rig = ready().await;
+        (0..call).for_each(|_| drop(rig.target.pause(operation)));
+        rig.target.fault(operation, Fault::Refused(ErrorKind::NotApplied));
+        assert_eq!(flip(&rig, None).await.unwrap_err().kind(), ErrorKind::NotApplied);
+        unchanged(&rig).await;
+    }
+}
+
+#[tokio::test]
+async fn of_two_operators_at_once_exactly_one_flips() {
+    // Where the one stops while the other runs: before its hold, before its commit.
+    for stop in [1, 2] {
+        for cancel_hold in [false, true] {
+            let rig = ready().await;
+            let (ada, bob) = (cutover(&rig, &rig.plan, "ada"), cutover(&rig, &rig.plan, "bob"));
+            (0..stop).for_each(|_| drop(rig.target.pause(Operation::Transact)));
+            let mut pause = rig.target.pause(Operation::Transact);
+            let other = async {
+                pause.arrived().await;
+                let result = bob.flip(None, cancel_hold).await;
+                pause.release();
+                result
+            };
+            let (first, second) = futures::join!(ada.flip(None, false), other);
+            let winner = match (&first, &second) {
+                (Ok(_), Err(_)) => "ada",
+                (Err(_), Ok(_)) => "bob",
+                _ => panic!("{stop} {cancel_hold}: {first:?} {second:?}"),
+            };
+            let expected = if stop == 1 || cancel_hold { "bob" } else { "ada" };
+            assert_eq!(winner, expected, "{stop} {cancel_hold}");
+            let loser = first.err().or(second.err()).unwrap();
+            assert_eq!(loser.kind(), ErrorKind::WrongPhase);
+            flipped(&rig).await;
+            assert_eq!(rig.control.audit().await.unwrap()[0].who, winner);
+        }
+    }
+}
+
+#[tokio::test]
+async fn after_a_kill_under_the_hold_a_rerun_says_what_to_do_and_does_it() {
+    let rig = Arc::new(ready().await);
+    (0..2).for_each(|_| drop(rig.target.pause(Operation::Transact)));
+    let mut before_commit = rig.target.pause(Operation::Transact);
+    let dying = tokio::spawn({
+        let rig = rig.clone();
+        async move { flip(&rig, None).await }
+    });
+    before_commit.arrived().await;
+    dying.abort();
+    dying.await.unwrap_err();
+    drop(before_commit);
+    assert!(rig.control.mode().await.unwrap().unwrap().hold.is_some());
+
+    let error: Error = flip(&rig, None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::WrongPhase);
+    assert_eq!(error.detail(), Some("ada holds the mode for a flip to cutover"));
+    assert!(error.advice().unwrap().contains("--cancel-hold"));
+    let locks = tempfile::tempdir().unwrap();
+    assert!(open(&rig, locks.path()).await.is_err());
+
+    cutover(&rig, &rig.plan, "ada").flip(None, true).await.unwrap();
+    flipped(&rig).await;
+}
+
+/// Hazard A13: the way back needs proof of its own, and the way forward then begins anew.
+#[tokio::test]
+async fn the_way_back_needs_a_clean_sweep_in_the_new_epoch() {
+    let rig = ready().await;
+    flip(&rig, None).await.unwrap();
+    assert_eq!(closed(flip(&rig, Some(Phase::Shadow)).await), "closed: drift-free");
+    rig.delete("r/1.json").await;
+    assert!(!sweep(&rig, Epoch(2)).await.clean);
+    assert_eq!(closed(flip(&rig, Some(Phase::Shadow)).await), "closed: drift-free");
+    rig.put("r/1.json", "{}").await;
+    rig.reconcile("r/1.json").await;
+    assert!(sweep(&rig, Epoch(2)).await.clean);
+    let back = flip(&rig, Some(Phase::Shadow)).await.unwrap();
+    assert_eq!((back.from, back.to, back.epoch), (Phase::Cutover, Phase::Shadow, Epoch(3)));
+    assert_eq!(rig.control.audit().await.unwrap().len(), 2);
+
+    let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    assert_eq!(closed(flip(&rig, None).await), anew);
+}
+
+#[tokio::test]
+async fn only_the_steps_that_there_are_can_be_taken() {
+    let steps = BTreeMap::from([
+        (Phase::Capture, vec![Phase::Cutover]),
+        (Phase::Shadow, vec![Phase::Cutover]),
+        (Phase::Cutover, vec![Phase::Shadow]),
+    ]);
+    let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover, Phase::Final];
+    for from in phases {
+        for to in phases {
+            let rig = Rig::new();
+            rig.control.ensure_mode(&mode(&rig, from, 1)).await.unwrap();
+            let standing = cutover(&rig, &rig.plan, "ada").standing(Some(to)).await;
+            let allowed = steps.get(&from).is_some_and(|steps| steps.contains(&to));
+            assert_eq!(standing.is_ok(), allowed, "{from} to {to}");
+            if let Err(error) = standing {
+                assert_eq!(error.kind(), ErrorKind::WrongPhase);
+            }
+        }
+    }
+}
