@@ -73,7 +73,7 @@ pub async fn run(
     cancel: &CancellationToken,
 ) -> Result<BackfillReport> {
     let mut walk = Walk::new(
-        Arc::clone(&converger.source),
+        Arc::clone(converger.source()),
         converger.control.clone(),
         Arc::clone(&converger.mapper),
         prefix,

@@ -15,10 +15,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use bulk::Seen;
-pub use fetch::{Bodies, NoBodies, SavedBody};
+pub use fetch::{BODY_BYTES_MAX, Bodies, NoBodies, SavedBody};
 use prepare::Prepared;
 
-use crate::blob::{BlobStore, ListedBlob, Pathname};
+use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
@@ -65,20 +65,14 @@ pub trait Permit: Send + Sync {
 /// What a converger works with.
 #[derive(Clone)]
 pub struct Converger {
-    /// The authority.
-    pub source: Arc<dyn BlobStore>,
+    /// The authority, read past its caches, and the clocks.
+    pub fetcher: Fetcher,
     /// The mirror: items and anchors.
     pub control: Control,
     /// The plan's entities.
     pub mapper: Arc<Mapper>,
     /// Bodies that need not be fetched again.
     pub bodies: Arc<dyn Bodies>,
-    /// Whether content can be read past caches.
-    pub access: crate::blob::store::Access,
-    /// Clocks.
-    pub clock: Arc<dyn Clock>,
-    /// How long content may be stale after an overwrite.
-    pub cdn_stale: Duration,
     /// Whether this process may still write.
     pub permit: Arc<dyn Permit>,
 }
@@ -103,6 +97,18 @@ enum Attempt {
 }
 
 impl Converger {
+    /// The authority.
+    #[must_use]
+    pub fn source(&self) -> &Arc<dyn BlobStore> {
+        &self.fetcher.source
+    }
+
+    /// The clocks.
+    #[must_use]
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.fetcher.clock
+    }
+
     /// Makes the mirror of `pathname` equal to what the source holds. Safe to repeat, safe to run
     /// several times at once, safe to be killed at any moment.
     ///
@@ -128,7 +134,7 @@ impl Converger {
                 Next::ReadAuthority => {
                     // A pathname that no entity maps holds nothing as far as the mirror is concerned.
                     blob = match entity {
-                        Some(_) => self.source.head(pathname).await?.map(|head| head.blob),
+                        Some(_) => self.source().head(pathname).await?.map(|head| head.blob),
                         None => None,
                     };
                     machine.authority(entity.and_then(|entity| self.mapped_version(entity, blob.as_ref())));
@@ -175,7 +181,7 @@ impl Converger {
         if *round > 0 {
             let longest = PAUSE * 2u32.pow((*round).min(3));
             let jitter = rand::rng().random_range(0.5..1.0);
-            self.clock.sleep(longest.mul_f64(jitter)).await;
+            self.clock().sleep(longest.mul_f64(jitter)).await;
         }
         *round += 1;
     }

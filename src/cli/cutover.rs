@@ -27,6 +27,10 @@ use crate::protocol::phase::Phase;
 ///   migrate cutover
 ///   migrate cutover --rollback    back to reading Blob
 ///
+/// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
+/// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
+/// "epoch", "pause_ms"} once it is done, "steps": [text]}.
+///
 /// Exit codes: 0 flipped; 4 a gate is closed; 6 a session is open, somebody else holds the mode, or
 /// there is no such step.
 #[derive(Debug, clap::Args)]
@@ -51,6 +55,7 @@ pub(crate) struct Cutover {
 
 #[derive(Debug, Serialize)]
 struct CutoverReport<'a> {
+    command: &'static str,
     dry_run: bool,
     ready: bool,
     standing: &'a Standing,
@@ -73,6 +78,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
     let standing = flipping.standing(target).await?;
     let closed = standing.closed().next().is_some();
     let report = |flip| CutoverReport {
+        command: "cutover",
         dry_run: args.dry_run,
         ready: standing.ready(),
         standing: &standing,

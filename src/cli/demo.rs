@@ -41,6 +41,8 @@ const SEED: u64 = 2026;
 /// Examples:
 ///   migrate demo
 ///   migrate demo --keep /tmp/look     leaves plan, snapshot, tables and blobs there to look around
+///
+/// With `--output json`: {"command": "demo", "blobs", "steps", "seconds", "kept"}.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Demo {
@@ -55,6 +57,7 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Serialize)]
 struct DemoReport {
+    command: &'static str,
     blobs: usize,
     steps: usize,
     seconds: f64,
@@ -78,7 +81,7 @@ pub(crate) async fn run(args: &Demo, context: &Context) -> anyhow::Result<Exit> 
 
     let seconds = (context.clock.monotonic() - began).as_secs_f64();
     let kept = args.keep.clone().map(|_| stage.directory.clone());
-    context.output.report(&DemoReport { blobs, steps: stage.steps, seconds, kept })?;
+    context.output.report(&DemoReport { command: "demo", blobs, steps: stage.steps, seconds, kept })?;
     Ok(Exit::Done)
 }
 

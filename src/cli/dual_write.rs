@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::context::Context;
@@ -26,6 +27,10 @@ use crate::sweep::Level;
 /// Example:
 ///   migrate dual-write --once --target embedded
 ///
+/// With `--output json`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
+/// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
+/// in `validate`], "next"}.
+///
 /// Exit codes: 0 both stores are equal; 3 some pathnames failed, or can't be mapped; 5 differences remain;
 /// 6 DynamoDB is the authority already, or another dual-write runs.
 #[derive(Debug, clap::Args)]
@@ -42,6 +47,7 @@ pub(crate) struct DualWrite {
 
 #[derive(Debug, Serialize)]
 struct DualWriteReport<'a> {
+    command: &'static str,
     settled: bool,
     #[serde(flatten)]
     once: &'a OnceReport,
@@ -67,7 +73,7 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
     let report = Box::pin(once.run(&context.events, &context.cancel)).await?;
     let settled = report.settled();
     let next = if settled { "migrate validate" } else { "settle what is listed, then run this again" };
-    context.output.report(&DualWriteReport { settled, once: &report, next })?;
+    context.output.report(&DualWriteReport { command: "dual-write", settled, once: &report, next })?;
     let remaining = report.sweeps.last().is_some_and(|sweep| !sweep.present_drift().is_empty());
     Ok(match (report.backfill.complete() && report.backfill.quarantined.is_empty(), settled, remaining) {
         (false, ..) => Exit::SomeKeysFailed,
@@ -82,7 +88,11 @@ impl Report for DualWriteReport<'_> {
         writeln!(
             text,
             "backfill   {} blobs: {} written, {} equal already; {} ignored, {} accepted",
-            backfill.mapped, backfill.written, backfill.equal, backfill.ignored, backfill.accepted
+            HumanCount(backfill.mapped),
+            HumanCount(backfill.written),
+            HumanCount(backfill.equal),
+            HumanCount(backfill.ignored),
+            HumanCount(backfill.accepted)
         )?;
         for (pathname, why) in &backfill.failed {
             writeln!(text, "  failed       {pathname}: {why}")?;

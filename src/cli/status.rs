@@ -27,6 +27,10 @@ use crate::target::control::{Audit, SweepRow};
 ///   migrate status
 ///   migrate status --write-plan
 ///   migrate status --audit --output json
+///
+/// With `--output json`: {"command": "status", "plan", "plan_hash", "phase", "epoch", "since", "authority",
+/// "standing" (as in `cutover`, or null), "export", "sweep", "audit" (with --audit), "boxes_changed" (with
+/// --write-plan), "next"}.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Status {
@@ -41,6 +45,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Serialize)]
 struct StatusReport {
+    command: &'static str,
     plan: String,
     plan_hash: String,
     phase: Phase,
@@ -74,6 +79,7 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
         if args.write_plan { Some(stores.write_ticks(&ticks(standing.as_ref()))?) } else { None };
     let phase = mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
     let report = StatusReport {
+        command: "status",
         plan: context.flags.plan.display().to_string(),
         plan_hash: stores.plan_hash.clone(),
         phase,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
-use crate::blob::BlobStore;
-use crate::converge::{Bodies, Converger, NoBodies, Permit};
+use crate::blob::{BlobStore, Fetcher};
+use crate::converge::{BODY_BYTES_MAX, Bodies, Converger, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::export_complete;
 use crate::plan::LoadedPlan;
@@ -67,13 +67,17 @@ impl Stores {
             plan: settings.loaded.clone(),
             plan_hash: settings.loaded.hash.to_string(),
             converger: Converger {
-                source: source as Arc<dyn BlobStore>,
+                fetcher: Fetcher {
+                    source: source as Arc<dyn BlobStore>,
+                    clock: Arc::clone(&context.clock),
+                    access: settings.plan.source.access,
+                    cdn_stale: settings.plan.timing.cdn_stale.0,
+                    etags: settings.plan.source.etags,
+                    body_bytes_max: BODY_BYTES_MAX,
+                },
                 control,
                 mapper,
                 bodies,
-                access: settings.plan.source.access,
-                clock: Arc::clone(&context.clock),
-                cdn_stale: settings.plan.timing.cdn_stale.0,
                 permit: Arc::new(ReadOnly),
             },
             header,

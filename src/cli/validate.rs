@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
+use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::context::Context;
@@ -34,6 +35,11 @@ use crate::target::control::{SessionKind, names};
 ///   migrate validate
 ///   migrate validate --repair
 ///   migrate validate --level inventory --output json
+///
+/// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
+/// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
+/// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
+/// "target", "detail", "diff"}], "remaining": drift after a repair, or null}]}.
 ///
 /// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
 /// 6 --repair while DynamoDB is the authority.
@@ -72,6 +78,7 @@ impl From<LevelFlag> for Level {
 
 #[derive(Debug, Serialize)]
 struct ValidateReport<'a> {
+    command: &'static str,
     clean: bool,
     obstacles: Vec<String>,
     sweeps: &'a [SweepReport],
@@ -108,7 +115,7 @@ fn finish(context: &Context, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
                 && sweep.self_test_passed()
     });
     let obstacles = last.map(SweepReport::obstacles).unwrap_or_default();
-    context.output.report(&ValidateReport { clean, obstacles, sweeps })?;
+    context.output.report(&ValidateReport { command: "validate", clean, obstacles, sweeps })?;
     Ok(if clean { Exit::Done } else { Exit::DriftFound })
 }
 
@@ -215,10 +222,10 @@ pub(super) fn write_coverage(text: &mut dyn fmt::Write, sweep: &SweepReport) -> 
     writeln!(
         text,
         "           {} ignored, {} accepted, {} unmapped; {} items are the application's own",
-        sweep.ignored,
-        sweep.accepted,
+        HumanCount(sweep.ignored),
+        HumanCount(sweep.accepted),
         sweep.unmapped.len(),
-        sweep.other_items
+        HumanCount(sweep.other_items)
     )?;
     writeln!(text, "self-test  {} of {} planted differences found", sweep.found, sweep.planted)
 }

@@ -1,18 +1,15 @@
 //! Bodies: the saved one, or the source's until it is the version that was seen.
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 
 use super::Converger;
-use crate::blob::fetch::Etags;
-use crate::blob::{ETag, Fetched, Fetcher, ListedBlob, Pathname};
+use crate::blob::{ETag, Fetched, ListedBlob, Pathname};
 use crate::error::Result;
 
 /// The largest body that is mapped: DynamoDB could not hold a larger record in one item by far, and
 /// larger ones must not fill memory.
-const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// A body that was fetched, with the headers that a listing lacks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,16 +50,7 @@ impl Converger {
         if let Some(saved) = self.bodies.body(&blob.pathname, &blob.etag).await? {
             return Ok(Some(saved));
         }
-        let fetcher = Fetcher {
-            source: Arc::clone(&self.source),
-            clock: Arc::clone(&self.clock),
-            access: self.access,
-            cdn_stale: self.cdn_stale,
-            // Whether ETags are MD5s is not known here; ETag and length are what is compared.
-            etags: Etags::Opaque,
-            body_bytes_max: BODY_BYTES_MAX,
-        };
-        Ok(match fetcher.fetch(&blob.pathname, &blob.etag, blob.size).await? {
+        Ok(match self.fetcher.fetch(&blob.pathname, &blob.etag, blob.size).await? {
             Fetched::Body { bytes, content_type, cache_control } => {
                 Some(SavedBody { bytes, content_type, cache_control })
             }

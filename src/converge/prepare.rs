@@ -138,7 +138,7 @@ impl Converger {
         body: &SavedBody,
     ) -> Prepared {
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
-        let (state, mapped) = match self.mapper.map(entity, facts, &body.bytes, self.clock.now()) {
+        let (state, mapped) = match self.mapper.map(entity, facts, &body.bytes, self.clock().now()) {
             Ok(items) => (AnchorState::Live, items),
             Err(quarantine) => (AnchorState::Quarantined { quarantine }, Vec::new()),
         };

@@ -79,7 +79,7 @@ impl Once<'_> {
             timing: &self.plan.timing,
             directory: self.directory,
         };
-        let session = Session::open(control.clone(), Arc::clone(&self.converger.clock), opening).await?;
+        let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
         let epoch = session.mode().epoch;
         let converger = Converger { permit: session.permit(), ..self.converger.clone() };
         let result = self.work(&converger, epoch, events, cancel).await;
@@ -134,7 +134,7 @@ impl Once<'_> {
         let BackfillReport { mapped, written, equal, quarantined, failed, .. } = report;
         Evidence {
             gate: Gate::BackfillComplete.to_string(),
-            at: converger.clock.now(),
+            at: converger.clock().now(),
             plan_hash: self.plan_hash.to_owned(),
             epoch,
             passed: report.complete(),

@@ -28,11 +28,11 @@ impl Sweep<'_> {
         let mut last = Pair::bare(pathname.clone(), None, None);
         for look in 0..LOOKS {
             if look > 0 {
-                self.converger.clock.sleep(self.patience * look).await;
+                self.converger.clock().sleep(self.patience * look).await;
             }
             let anchor = self.converger.control.anchor(pathname).await?;
             let blob = match entity {
-                Some(_) => self.converger.source.head(pathname).await?.map(|head| head.blob),
+                Some(_) => self.converger.source().head(pathname).await?.map(|head| head.blob),
                 None => None,
             };
             last = Pair::bare(pathname.clone(), anchor.clone(), blob.clone());
@@ -129,7 +129,7 @@ impl Sweep<'_> {
         let mut last = Pathname::new("");
         for look in 0..LOOKS {
             if look > 0 {
-                self.converger.clock.sleep(self.patience * look).await;
+                self.converger.clock().sleep(self.patience * look).await;
             }
             let Some(first) = self.item(key).await? else { return Ok(None) };
             // Without `_source` it is the application's, and nothing of ours.
@@ -166,7 +166,7 @@ impl Sweep<'_> {
     }
 
     pub(super) fn rules(&self) -> Rules<'_> {
-        Rules { ttl: self.target.ttl.as_deref(), now: self.converger.clock.now() }
+        Rules { ttl: self.target.ttl.as_deref(), now: self.converger.clock().now() }
     }
 }
 

@@ -82,7 +82,7 @@ impl Sweep<'_> {
     /// # Errors
     /// `Interrupted` when cancelled; what the stores report. A sweep that fails proves nothing.
     pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<SweepReport> {
-        let began = self.converger.clock.now();
+        let began = self.converger.clock().now();
         let ledger = Ledger::new()?;
         let mut tally = Tally::default();
         self.blobs(&ledger, &mut tally, events, cancel).await?;
@@ -93,7 +93,7 @@ impl Sweep<'_> {
         let [listed, compared, anchored, anchors_compared] = ledger.coverage()?;
         Ok(SweepReport {
             began,
-            ended: self.converger.clock.now(),
+            ended: self.converger.clock().now(),
             level: self.level,
             listed,
             compared,
@@ -121,8 +121,9 @@ impl Sweep<'_> {
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<()> {
-        let Converger { source, control, mapper, .. } = self.converger;
-        let mut walk = Walk::new(Arc::clone(source), control.clone(), Arc::clone(mapper), self.prefix);
+        let Converger { control, mapper, .. } = self.converger;
+        let mut walk =
+            Walk::new(Arc::clone(self.converger.source()), control.clone(), Arc::clone(mapper), self.prefix);
         events.report(Event::Started { task: Task::Sweep, total: None });
         while let Some(page) = walk.next().await? {
             tally.ignored += page.ignored;

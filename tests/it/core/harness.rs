@@ -11,9 +11,9 @@ use migrate::backfill::{self, BackfillReport};
 use migrate::blob::faults::{Faults, FaultyBlob};
 use migrate::blob::memory::{MemoryBlob, MemoryConfig};
 use migrate::blob::store::{Access, BlobStore as _, GetOptions, PutOptions};
-use migrate::blob::{Head, ListRequest, ListedBlob, Pathname};
+use migrate::blob::{Fetcher, Head, ListRequest, ListedBlob, Pathname};
 use migrate::clock::Clock;
-use migrate::converge::{Converged, Converger, NoBodies, Permit, SOURCE, owner, source_rev};
+use migrate::converge::{BODY_BYTES_MAX, Converged, Converger, NoBodies, Permit, SOURCE, owner, source_rev};
 use migrate::event::{Events, Silent};
 use migrate::mapping::{BlobFacts, Mapper, Rule};
 use migrate::plan::Plan;
@@ -146,13 +146,17 @@ impl Rig {
         let control = Control::new(target.clone());
         let permit = Arc::new(Switch::default());
         let converger = Converger {
-            source: source.clone(),
+            fetcher: Fetcher {
+                source: source.clone(),
+                clock: shared,
+                access: Access::Public,
+                cdn_stale: plan.timing.cdn_stale.0,
+                etags: plan.source.etags,
+                body_bytes_max: BODY_BYTES_MAX,
+            },
             control: control.clone(),
             mapper,
             bodies: Arc::new(NoBodies),
-            access: Access::Public,
-            clock: shared,
-            cdn_stale: plan.timing.cdn_stale.0,
             permit: permit.clone(),
         };
         Self { clock, faults, source, target, control, plan, permit, converger }
