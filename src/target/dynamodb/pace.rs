@@ -220,3 +220,40 @@ fn unknown(error: Error) -> Error {
         .message("the reply to an earlier attempt was lost, and the last attempt failed")
         .source(error)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn throttling_halves_and_success_climbs() {
+        let pace = Pace::new();
+        pace.throttled(Duration::ZERO);
+        assert_eq!(pace.limit(), IN_FLIGHT_FIRST / 2);
+        pace.throttled(BURST / 2);
+        assert_eq!(pace.limit(), IN_FLIGHT_FIRST / 2, "one burst is one cut");
+        for _ in 0..IN_FLIGHT_FIRST / 2 {
+            pace.succeeded();
+        }
+        assert_eq!(pace.limit(), IN_FLIGHT_FIRST / 2 + 1);
+        for burst in 1..20 {
+            pace.throttled(BURST * burst * 2);
+        }
+        assert_eq!(pace.limit(), 1, "it never stops");
+        assert_eq!(pace.permits.available_permits(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_cut_takes_permits_that_are_in_use_when_they_come_back() {
+        let pace = Pace::new();
+        let mut in_use = Vec::new();
+        for _ in 0..IN_FLIGHT_FIRST {
+            in_use.push(pace.enter().await);
+        }
+        pace.throttled(Duration::ZERO);
+        for permit in in_use {
+            pace.leave(permit);
+        }
+        assert_eq!(pace.permits.available_permits(), IN_FLIGHT_FIRST / 2);
+    }
+}
