@@ -25,6 +25,8 @@ pub mod names;
 mod record;
 mod row;
 mod session;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 

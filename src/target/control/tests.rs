@@ -1,0 +1,276 @@
+//! The rows as they are stored, against `fixtures/rows/`: what an earlier program stored must be read,
+//! and what this one stores must be what the other reads.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::path::Path;
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value as Json, json};
+
+use super::*;
+use crate::blob::{ETag, Pathname};
+use crate::digest::Digest;
+use crate::mapping::{Quarantine, Reason};
+use crate::protocol::Rev;
+use crate::protocol::phase::{Epoch, Phase};
+use crate::target::Write;
+use crate::value::Value;
+
+/// An attribute value in DynamoDB's notation.
+fn typed(value: &Value) -> Json {
+    match value {
+        Value::S(text) => json!({ "S": text }),
+        Value::N(number) => json!({ "N": number.as_str() }),
+        Value::B(bytes) => json!({ "B": hex::encode(bytes) }),
+        Value::Bool(truth) => json!({ "BOOL": truth }),
+        Value::Null => json!({ "NULL": true }),
+        Value::L(list) => json!({ "L": list.iter().map(typed).collect::<Vec<_>>() }),
+        Value::M(map) => json!({ "M": typed_item(map) }),
+        Value::Ss(_) | Value::Ns(_) | Value::Bs(_) => panic!("no row holds a set"),
+    }
+}
+
+fn typed_item(item: &Item) -> Json {
+    item.iter().map(|(name, value)| (name.clone(), typed(value))).collect::<serde_json::Map<_, _>>().into()
+}
+
+fn untyped(json: &Json) -> Value {
+    let (kind, value) = json.as_object().and_then(|typed| typed.iter().next()).expect("one type");
+    let text = || value.as_str().expect("text");
+    match kind.as_str() {
+        "S" => Value::s(text()),
+        "N" => Value::N(text().parse().expect("a number")),
+        "B" => Value::B(hex::decode(text()).expect("bytes").into()),
+        "BOOL" => Value::Bool(value.as_bool().expect("a truth value")),
+        "NULL" => Value::Null,
+        "L" => Value::L(value.as_array().expect("a list").iter().map(untyped).collect()),
+        "M" => Value::M(untyped_item(value)),
+        other => panic!("an unknown type {other}"),
+    }
+}
+
+fn untyped_item(json: &Json) -> Item {
+    let members = json.as_object().expect("an item").iter();
+    members.map(|(name, value)| (name.clone(), untyped(value))).collect()
+}
+
+/// The item that a fixture holds.
+#[track_caller]
+fn golden(name: &str, stored: &Item) -> Item {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/rows").join(name).with_extension("json");
+    let text = std::fs::read_to_string(&path).unwrap_or_default();
+    let now = format!("{:#}\n", typed_item(stored));
+    assert_eq!(text, now, "{} is not what is stored:\n{now}", path.display());
+    untyped_item(&serde_json::from_str(&text).expect("JSON"))
+}
+
+#[track_caller]
+fn row<T: Serialize + DeserializeOwned + PartialEq + Debug>(name: &str, key: &Key, row: &T) {
+    let item = golden(name, &row::encode(key, row));
+    assert_eq!(row::key(&item), *key);
+    assert_eq!(row::decode::<T>(item).expect("it is read"), *row);
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_millisecond(1_790_000_000_123 + second * 1_000).expect("a time")
+}
+
+fn live() -> Anchor {
+    Anchor {
+        pathname: Pathname::from("signups/é_1.json"),
+        rev: Rev::new("00000000000000000000000000000002"),
+        state: AnchorState::Live,
+        items_rev: Some(Rev::new("00000000000000000000000000000001")),
+        items: vec![Key::new("SIGNUP#1", "METADATA"), Key::new("SIGNUP#1", "CONSENT")],
+        head: Some(BlobHead {
+            etag: ETag::of(b"{}"),
+            uploaded_at: at(0),
+            size: 2,
+            content_type: "application/json".to_owned(),
+            cache_control: "public, max-age=2592000".to_owned(),
+            sha256: Digest::of("{}"),
+            md5: "99914b932bd37a50b983c5e7c90ae93b".to_owned(),
+            blob_etag: ETag::of(b"{}"),
+        }),
+        mapping: Some(Digest::of("rules")),
+        body: Some(BodyRef { rev: Rev::new("00000000000000000000000000000001"), parts: 2 }),
+        groups: Vec::new(),
+    }
+}
+
+#[test]
+fn anchors() {
+    let live = live();
+    let quarantine = Quarantine {
+        reason: Reason::DuplicateName,
+        detail: "`n` is there twice".to_owned(),
+        offset: Some(7),
+    };
+    let quarantined = Anchor {
+        state: AnchorState::Quarantined { quarantine },
+        items_rev: None,
+        items: Vec::new(),
+        body: None,
+        ..live.clone()
+    };
+    let pending = Anchor { state: AnchorState::Pending, ..live.clone() };
+    let tombstone = Anchor::tombstone(live.pathname.clone(), live.rev.clone());
+    for (name, anchor) in [
+        ("anchor-live", &live),
+        ("anchor-pending", &pending),
+        ("anchor-quarantined", &quarantined),
+        ("anchor-tombstone", &tombstone),
+    ] {
+        row(name, &anchor.key(), anchor);
+        let Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
+        assert_eq!(item, row::encode(&anchor.key(), anchor));
+        assert_eq!(Anchor::rev_of(&item).as_ref(), Some(&anchor.rev));
+        assert_eq!(live.body.as_ref().is_some_and(|body| body.is_named_by(&item)), anchor.body.is_some());
+    }
+}
+
+/// Only the shape: how the bytes are compressed may change with the library, and any zstd reads any other.
+#[test]
+fn bodies() {
+    let (body, rows) = encode_body(&live().pathname, &live().rev, b"{}").expect("it is retained");
+    assert_eq!((body.parts, rows.len()), (1, 1));
+    let key = names::body(&live().pathname, &live().rev, 0);
+    assert_eq!(row::key(&rows[0]), key);
+    let mut part = rows[0].clone();
+    part.insert("bytes".to_owned(), Value::B(bytes::Bytes::from_static(b"zstd")));
+    golden("body-part", &part);
+}
+
+#[test]
+fn header_mode_and_audit() {
+    let header = Header {
+        table: "fuse-main".to_owned(),
+        account: Some("123456789012".to_owned()),
+        region: Some("eu-west-2".to_owned()),
+        store: "fuse".to_owned(),
+        shards: names::SHARDS,
+    };
+    row("header", &Key::new("HEADER", "HEADER"), &header);
+    let hold =
+        Hold { id: "h1".to_owned(), target: Phase::Cutover, by: "ada@laptop".to_owned(), limit_ms: 2_000 };
+    let mode = Mode {
+        phase: Phase::Capture,
+        epoch: Epoch(1),
+        hold: None,
+        since: at(0),
+        plan_hash: "plan".to_owned(),
+    };
+    row("mode", &Key::new("MODE", "MODE"), &mode);
+    row("mode-held", &Key::new("MODE", "MODE"), &Mode { hold: Some(hold), ..mode });
+    let audit = Audit {
+        at: at(1),
+        who: "ada@laptop".to_owned(),
+        from: Phase::Capture,
+        to: Phase::Cutover,
+        epoch: Epoch(2),
+        hold: "h1".to_owned(),
+        plan_hash: "plan".to_owned(),
+        evidence: BTreeMap::from([("drift-free".to_owned(), "2 full sweeps in a row".to_owned())]),
+        pause_ms: 12,
+    };
+    row("audit", &Key::new("L#", "000000000002"), &audit);
+}
+
+#[test]
+fn sessions() {
+    let open = SessionRow {
+        id: "s1".to_owned(),
+        name: "dual-write".to_owned(),
+        kind: SessionKind::Backfill,
+        counter: 3,
+        state: SessionState::Open,
+        began: at(0),
+        ended: None,
+        acknowledged: None,
+    };
+    row("session-open", &Key::new("S#", "s1"), &open);
+    let ended = SessionRow {
+        kind: SessionKind::Gateway,
+        state: SessionState::Unclean,
+        ended: Some(at(9)),
+        acknowledged: Some("h1".to_owned()),
+        ..open
+    };
+    row("session-unclean", &Key::new("S#", "s1"), &ended);
+}
+
+#[test]
+fn evidence_and_sweeps() {
+    let evidence = Evidence {
+        gate: "backfill-complete".to_owned(),
+        at: at(0),
+        plan_hash: "plan".to_owned(),
+        epoch: Epoch(1),
+        passed: false,
+        summary: "2 blobs: 1 written, 1 failed".to_owned(),
+        obstacles: vec!["r/1.json: item R#1 / META belongs to the application".to_owned()],
+    };
+    row("evidence", &Key::new("E#", "backfill-complete"), &evidence);
+    let sweep = SweepRow {
+        id: "w1".to_owned(),
+        began: at(0),
+        ended: at(5),
+        plan_hash: "plan".to_owned(),
+        epoch: Epoch(1),
+        content: true,
+        listed: 3,
+        compared: 3,
+        anchored: 3,
+        items: 4,
+        drift: BTreeMap::from([("missing".to_owned(), 1)]),
+        quarantined: 0,
+        unmapped: 0,
+        planted: 8,
+        found: 8,
+        repaired: true,
+        clean: false,
+    };
+    row("sweep", &Key::new("W#", "001790000000123#w1"), &sweep);
+}
+
+#[test]
+fn a_row_of_a_newer_program_is_refused_with_a_hint() {
+    let mut item = row::encode(&live().key(), &live());
+    item.insert("format".to_owned(), Value::n(2));
+    let error = row::decode::<Anchor>(item).expect_err("it is newer");
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert_eq!(error.detail(), Some("it has format 2, this program knows 1"));
+    assert!(error.advice().is_some_and(|hint| hint.contains("newer `migrate`")), "{error:?}");
+    assert_eq!(error.subject(), Some(live().key().to_string().as_str()));
+}
+
+#[test]
+fn a_row_of_somebody_else_is_corrupt_and_named() {
+    let good = || row::encode(&live().key(), &live());
+    type Damage<'a> = (&'a str, &'a dyn Fn(&mut Item));
+    let damage: [Damage<'_>; 5] = [
+        ("no format", &|item| drop(item.remove("format"))),
+        ("format 0", &|item| drop(item.insert("format".to_owned(), Value::n(0)))),
+        ("format as text", &|item| drop(item.insert("format".to_owned(), Value::s("1")))),
+        ("no rev", &|item| drop(item.remove("rev"))),
+        ("bytes", &|item| drop(item.insert("groups".to_owned(), Value::B(bytes::Bytes::new())))),
+    ];
+    for (name, damage) in damage {
+        let mut item = good();
+        damage(&mut item);
+        let error = row::decode::<Anchor>(item).expect_err(name);
+        assert_eq!(error.kind(), ErrorKind::Corrupt, "{name}");
+        assert_eq!(error.subject(), Some(live().key().to_string().as_str()), "{name}");
+    }
+}
+
+/// An attribute that a later program of the same format adds does not keep this one from reading.
+#[test]
+fn an_unknown_attribute_is_passed_over() {
+    let mut item = row::encode(&live().key(), &live());
+    item.insert("later".to_owned(), Value::s("more"));
+    assert_eq!(row::decode::<Anchor>(item).expect("it is read"), live());
+}
