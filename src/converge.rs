@@ -60,6 +60,9 @@ pub trait Permit: Send + Sync {
     /// # Errors
     /// `WrongPhase` once the session is over.
     fn check(&self) -> Result<()>;
+
+    /// Takes note that a request of this process may yet land, and that nobody made sure that it can't.
+    fn in_doubt(&self) {}
 }
 
 /// What a converger works with.
@@ -118,8 +121,24 @@ impl Converger {
         self.drive(pathname, Converge::new(Rules::SOUND, purpose, ATTEMPTS)).await
     }
 
-    /// Does what the protocol asks for, to its end.
-    async fn drive(&self, pathname: &Pathname, mut machine: Machine) -> Result<Converged> {
+    /// Does what the protocol asks for, to its end, and says so where that leaves a request in doubt.
+    async fn drive(&self, pathname: &Pathname, machine: Machine) -> Result<Converged> {
+        let mut unknown = machine.doubts();
+        let result = self.steps(pathname, machine, &mut unknown).await;
+        let settled = matches!(&result, Ok(Converged::Equal | Converged::Written | Converged::Quarantined));
+        if unknown && !settled {
+            self.permit.in_doubt();
+        }
+        result
+    }
+
+    /// `unknown` is set once the outcome of a transaction could not be learnt.
+    async fn steps(
+        &self,
+        pathname: &Pathname,
+        mut machine: Machine,
+        unknown: &mut bool,
+    ) -> Result<Converged> {
         let entity = self.entity(pathname);
         let mut anchor: Option<Anchor> = None;
         let mut blob: Option<ListedBlob> = None;
@@ -150,7 +169,10 @@ impl Converger {
                     quarantined = prepared.quarantined;
                     match self.apply(&prepared).await? {
                         Attempt::Collision { key, owner } => return Ok(Converged::Collision { key, owner }),
-                        Attempt::Written(written) => machine.written(&prepared.anchor.rev, &written),
+                        Attempt::Written(written) => {
+                            *unknown |= written == Written::Unknown;
+                            machine.written(&prepared.anchor.rev, &written);
+                        }
                         Attempt::NotSent => machine.body_gone(),
                     }
                 }

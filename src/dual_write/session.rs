@@ -2,6 +2,7 @@
 
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ struct Shared {
     renew: Duration,
     row: Mutex<SessionRow>,
     lease: Mutex<Lease>,
+    /// Whether a request of this process may yet land.
+    in_doubt: AtomicBool,
 }
 
 impl std::fmt::Debug for Shared {
@@ -88,6 +91,7 @@ impl Session {
         control.open_session(&row).await?;
         let shared = Arc::new(Shared {
             lease: Mutex::new(Lease::new(opening.timing.lease.0, sent)),
+            in_doubt: AtomicBool::new(false),
             renew: opening.timing.renew.0,
             row: Mutex::new(row),
             control,
@@ -118,7 +122,7 @@ impl Session {
         Arc::<Shared>::clone(&self.shared)
     }
 
-    /// Ends the session: nothing of it is in flight any more, and every reply was seen.
+    /// Ends the session, as clean if its lease held to the end and nothing of it can land any more.
     ///
     /// # Errors
     /// What the store reports. Then the next process of this name ends it as unclean.
@@ -156,6 +160,10 @@ impl Permit for Shared {
             .message("this process lost its lease: its session is over")
             .hint("run the command again; it resumes under a new session"))
     }
+
+    fn in_doubt(&self) {
+        self.in_doubt.store(true, Ordering::Relaxed);
+    }
 }
 
 impl Shared {
@@ -175,8 +183,10 @@ impl Shared {
     }
 
     async fn finish(&self, state: SessionState) -> Result<()> {
-        // A lease that ran out is a gap, whatever its holder was about to say.
-        let state = if self.holds() { state } else { SessionState::Unclean };
+        // A lease that ran out is a gap, and so is a request that may land, whatever the process was
+        // about to say.
+        let sound = self.holds() && !self.in_doubt.load(Ordering::Relaxed);
+        let state = if sound { state } else { SessionState::Unclean };
         held(&self.lease).end();
         // A renewal that was on its way may have moved the counter, and a lost reply needs a look.
         for _ in 0..3 {

@@ -146,6 +146,12 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
         self
     }
 
+    /// Whether it follows a request whose outcome nobody learnt.
+    #[must_use]
+    pub const fn doubts(&self) -> bool {
+        self.doubt.is_some()
+    }
+
     /// What to do now.
     #[must_use]
     pub fn next(&self) -> Next<V, R> {

@@ -276,3 +276,46 @@ async fn whatever_call_fails_a_rerun_opens_and_no_other_row_stays_open() {
         }
     }
 }
+
+/// Hazard A7: what may yet land closes no session as clean; what was made sure of does.
+#[tokio::test]
+async fn a_request_in_doubt_is_on_record() {
+    for (lost, outage, state) in [
+        (1, false, SessionState::Clean),
+        (1, true, SessionState::Unclean),
+        (20, false, SessionState::Unclean),
+    ] {
+        let stage = Stage::new();
+        stage.rig.put("r/1.json", "{}").await;
+        let session = stage.open("load").await.unwrap();
+        (0..lost).for_each(|_| stage.rig.target.fault(Operation::Transact, Fault::Held));
+        if outage {
+            drop(stage.rig.target.pause(Operation::Get));
+            stage.rig.target.fault(Operation::Get, Fault::Refused(ErrorKind::NotApplied));
+        }
+        stage.converger(&session).converge(&"r/1.json".into(), Purpose::Reconcile).await.ok();
+        stage.rig.target.clear_faults();
+        session.close().await.unwrap();
+        assert_eq!(stage.states().await, [state], "{lost} {outage}");
+    }
+}
+
+/// The same for a transaction of many.
+#[tokio::test]
+async fn a_batch_in_doubt_is_on_record() {
+    let stage = Stage::new();
+    for number in 0..5 {
+        stage.rig.put(&format!("r/{number}.json"), "{}").await;
+    }
+    let session = stage.open("load").await.unwrap();
+    stage.rig.target.fault(Operation::Transact, Fault::Held);
+    // The anchors of the page are read, then no more.
+    drop(stage.rig.target.pause(Operation::Get));
+    (0..5).for_each(|_| stage.rig.target.fault(Operation::Get, Fault::Refused(ErrorKind::NotApplied)));
+    let converger = stage.converger(&session);
+    let cancel = tokio_util::sync::CancellationToken::new();
+    let report = migrate::backfill::run(&converger, "", &super::harness::silent(), &cancel).await.unwrap();
+    assert_eq!(report.failed.len(), 5);
+    session.close().await.unwrap();
+    assert_eq!(stage.states().await, [SessionState::Unclean]);
+}
