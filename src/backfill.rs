@@ -14,6 +14,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
 use crate::sweep::walk::Walk;
 
+/// So many pathnames that fail together, and none that does not, mean that a store fails.
+const FAILED_MIN: usize = 20;
+
 /// What a backfill did.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct BackfillReport {
@@ -88,16 +91,7 @@ pub async fn run(
             if cancel.is_cancelled() {
                 return Err(Error::new(ErrorKind::Interrupted, "backfill"));
             }
-            for (pathname, result) in converger.converge_seen(part.to_vec()).await {
-                // A fault of this process or of its credentials is not a fault of the pathname.
-                if let Err(error) = &result
-                    && matches!(
-                        error.kind(),
-                        ErrorKind::WrongPhase | ErrorKind::Denied | ErrorKind::Suspended
-                    )
-                {
-                    return result.map(|_| report);
-                }
+            for (pathname, result) in whole(converger.converge_seen(part.to_vec()).await)? {
                 report.count(pathname, result);
             }
             events.report(Event::Advanced { task: Task::Backfill, by: part.len() as u64 });
@@ -105,4 +99,18 @@ pub async fn run(
     }
     events.report(Event::Finished { task: Task::Backfill });
     Ok(report)
+}
+
+/// Passes on what each pathname came to, unless it is a fault of this process, its credentials or a
+/// whole store: that ends the run, which a rerun resumes.
+fn whole(results: Vec<(Pathname, Result<Converged>)>) -> Result<Vec<(Pathname, Result<Converged>)>> {
+    let everything = results.len() >= FAILED_MIN && results.iter().all(|(_, result)| result.is_err());
+    let ends_run =
+        |result: &Result<Converged>| matches!(result, Err(e) if everything || !e.kind().is_of_one_key());
+    match results.iter().position(|(_, result)| ends_run(result)) {
+        Some(at) => {
+            results.into_iter().nth(at).map_or(Ok(Vec::new()), |(_, result)| result.map(|_| Vec::new()))
+        }
+        None => Ok(results),
+    }
 }

@@ -181,6 +181,30 @@ impl ErrorKind {
         Policy { retry, exit, hint }
     }
 
+    /// Whether this concerns one key, so that work on the others may go on.
+    #[must_use]
+    pub const fn is_of_one_key(self) -> bool {
+        match self {
+            Self::Usage
+            | Self::NotApplied
+            | Self::OutcomeUnknown
+            | Self::Throttled { .. }
+            | Self::LostRace
+            | Self::AlreadyExists
+            | Self::NotFound
+            | Self::Unrepresentable
+            | Self::Corrupt => true,
+            Self::Denied
+            | Self::Suspended
+            | Self::Busy
+            | Self::WrongPhase
+            | Self::Budget
+            | Self::GateClosed
+            | Self::Interrupted
+            | Self::Internal => false,
+        }
+    }
+
     /// The name of this kind in `--output json`.
     #[must_use]
     pub const fn name(self) -> &'static str {

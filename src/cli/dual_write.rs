@@ -6,9 +6,11 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::context::Context;
+use super::flags::BudgetFlags;
 use super::output::Report;
 use super::stores::Stores;
-use super::validate::{write_coverage, write_drift};
+use super::validate::{write_coverage, write_drift, write_operations};
+use crate::blob::client::Operations;
 use crate::dual_write::once::{Once, OnceReport};
 use crate::error::Exit;
 use crate::sweep::Level;
@@ -29,7 +31,7 @@ use crate::sweep::Level;
 ///
 /// With `--output json`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
 /// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
-/// in `validate`], "next"}.
+/// in `validate`], "operations": {"simple", "advanced"} asked of Blob, "next"}.
 ///
 /// Exit codes: 0 both stores are equal; 3 some pathnames failed, or can't be mapped; 5 differences remain;
 /// 6 DynamoDB is the authority already, or another dual-write runs.
@@ -43,6 +45,9 @@ pub(crate) struct DualWrite {
     /// Show what the run would read and what differs now; write nothing
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    budget: BudgetFlags,
 }
 
 #[derive(Debug, Serialize)]
@@ -51,11 +56,13 @@ struct DualWriteReport<'a> {
     settled: bool,
     #[serde(flatten)]
     once: &'a OnceReport,
+    operations: Operations,
     next: &'static str,
 }
 
 pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<Exit> {
     let stores = Stores::open(context).await?;
+    stores.bound(args.budget);
     if args.dry_run {
         context.output.note("dry run: the stores are compared, nothing is written");
         return super::validate::look(context, &stores, Level::Inventory).await;
@@ -73,7 +80,13 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
     let report = Box::pin(once.run(&context.events, &context.cancel)).await?;
     let settled = report.settled();
     let next = if settled { "migrate validate" } else { "settle what is listed, then run this again" };
-    context.output.report(&DualWriteReport { command: "dual-write", settled, once: &report, next })?;
+    context.output.report(&DualWriteReport {
+        command: "dual-write",
+        settled,
+        once: &report,
+        operations: stores.meter.operations(),
+        next,
+    })?;
     let remaining = report.sweeps.last().is_some_and(|sweep| !sweep.present_drift().is_empty());
     Ok(match (report.backfill.complete() && report.backfill.quarantined.is_empty(), settled, remaining) {
         (false, ..) => Exit::SomeKeysFailed,
@@ -112,6 +125,7 @@ impl Report for DualWriteReport<'_> {
             write_coverage(text, sweep)?;
             write_drift(text, sweep.present_drift())?;
         }
+        write_operations(text, self.operations)?;
         writeln!(text, "next       {}", self.next)
     }
 }

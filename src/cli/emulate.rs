@@ -30,6 +30,8 @@ use crate::target::embedded::{Engine, Location};
 
 /// The seed of the example data: the same everywhere, so that two stores with it are equal.
 const SEED: u64 = 1;
+/// The least length of a sign-up's body for measurements, in bytes.
+const SIGNUP_BYTES: usize = 1_000;
 
 /// Serve a Vercel Blob store and DynamoDB on this machine, for rehearsals and tests
 ///
@@ -59,7 +61,8 @@ pub(crate) struct Emulate {
     #[arg(long, value_name = "TOKEN", default_value = "vercel_blob_rw_emulator_local")]
     token: String,
 
-    /// Put example data into the Blob store: `fuse:N` for N sign-ups and every hard case
+    /// Put example data into the Blob store: `fuse:N` for N sign-ups and every hard case, `signups:N` for
+    /// N sign-ups of 1 KB each
     #[arg(long, value_name = "NAME:N")]
     seed: Option<Seed>,
 
@@ -119,20 +122,25 @@ enum PlanRates {
     Enterprise,
 }
 
-/// `--seed fuse:N`.
+/// `--seed NAME:N`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Seed {
-    signups: usize,
+enum Seed {
+    /// `fuse:N`: so many sign-ups, and every hard case.
+    Fuse(usize),
+    /// `signups:N`: so many sign-ups of 1 KB, for measurements.
+    Signups(usize),
 }
 
 impl FromStr for Seed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.strip_prefix("fuse:")
-            .and_then(|number| number.parse().ok())
-            .map(|signups| Self { signups })
-            .ok_or_else(|| "expected `fuse:N`, such as `fuse:2000`".to_owned())
+        let seed = text.split_once(':').and_then(|(name, number)| match (name, number.parse().ok()?) {
+            ("fuse", signups) => Some(Self::Fuse(signups)),
+            ("signups", count) => Some(Self::Signups(count)),
+            _ => None,
+        });
+        seed.ok_or_else(|| "expected `fuse:N` or `signups:N`, such as `fuse:2000`".to_owned())
     }
 }
 
@@ -221,7 +229,11 @@ impl FaultFlags {
 
 /// Puts what is missing of the example data.
 async fn fill(store: &MemoryBlob, seed: Seed) -> Result<()> {
-    for blob in fixture::blobs(SEED, seed.signups) {
+    let blobs: Box<dyn Iterator<Item = fixture::FixtureBlob> + Send> = match seed {
+        Seed::Fuse(signups) => Box::new(fixture::blobs(SEED, signups)),
+        Seed::Signups(count) => Box::new(fixture::signups(SEED, count, SIGNUP_BYTES)),
+    };
+    for blob in blobs {
         let options =
             PutOptions { content_type: Some(blob.content_type.to_owned()), ..PutOptions::default() };
         match store.put(&blob.pathname, Body::from(blob.body), &options).await {
@@ -272,7 +284,8 @@ mod tests {
 
     #[test]
     fn seeds() {
-        assert_eq!("fuse:20".parse(), Ok(Seed { signups: 20 }));
+        assert_eq!("fuse:20".parse(), Ok(Seed::Fuse(20)));
+        assert_eq!("signups:7".parse(), Ok(Seed::Signups(7)));
         for wrong in ["fuse", "fuse:", "fuse:x", "other:3"] {
             wrong.parse::<Seed>().unwrap_err();
         }

@@ -6,13 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::context::Context;
+use super::flags::BudgetFlags;
+use crate::blob::client::{Limit, Meter, Operations};
 use crate::blob::{BlobStore, Fetcher};
 use crate::converge::{BODY_BYTES_MAX, Bodies, Converger, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::export_complete;
-use crate::plan::LoadedPlan;
+use crate::plan::{LoadedPlan, VercelPlan};
 use crate::protocol::phase::Epoch;
-use crate::snapshot::{Manifest, Snapshot};
+use crate::snapshot::{Manifest, Snapshot, budget};
 use crate::sweep::Level;
 use crate::target::control::{Control, Header, names};
 use crate::target::{Table, TargetStore};
@@ -29,6 +31,8 @@ pub(crate) struct Stores {
     pub(crate) header: Header,
     /// Where the snapshot and the lock files lie.
     pub(crate) directory: PathBuf,
+    /// Counts what is asked of the source.
+    pub(crate) meter: Meter,
     snapshot: Option<Arc<Snapshot>>,
 }
 
@@ -52,6 +56,7 @@ impl Stores {
         let settings = context.settings()?;
         let mapper = context.mapper()?;
         let source = context.source()?;
+        let meter = source.meter();
         let store = source.store_id().unwrap_or(&settings.plan.source.store).to_owned();
         let target = context.target().await?;
         let header = header(target.as_ref(), &settings.plan.target.table, store).await?;
@@ -81,9 +86,16 @@ impl Stores {
                 permit: Arc::new(ReadOnly),
             },
             header,
+            meter,
             directory: parent.unwrap_or(Path::new(".")).to_owned(),
             snapshot,
         })
+    }
+
+    /// Refuses to ask more of the source than this.
+    pub(crate) fn bound(&self, budget: BudgetFlags) {
+        let classes = allowance_of(self.plan.plan.source.plan);
+        self.meter.set_limit(Limit { classes, total: budget.max_operations.unwrap_or(u64::MAX) });
     }
 
     /// The present epoch; none before the first command that writes.
@@ -165,6 +177,10 @@ impl Stores {
         }
         Ok(changed)
     }
+}
+
+fn allowance_of(plan: VercelPlan) -> Operations {
+    budget::allowance(plan).unwrap_or(Operations { simple: u64::MAX, advanced: u64::MAX })
 }
 
 /// Which stores these are: the token names the one, the data table's ARN the other.

@@ -9,8 +9,10 @@ use indicatif::HumanCount;
 use serde::Serialize;
 
 use super::context::Context;
+use super::flags::BudgetFlags;
 use super::output::Report;
 use super::stores::Stores;
+use crate::blob::client::Operations;
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
@@ -39,7 +41,8 @@ use crate::target::control::{SessionKind, names};
 /// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
-/// "target", "detail", "diff"}], "remaining": drift after a repair, or null}]}.
+/// "target", "detail", "diff"}], "remaining": drift after a repair, or null}],
+/// "operations": {"simple", "advanced"} asked of Blob}.
 ///
 /// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
 /// 6 --repair while DynamoDB is the authority.
@@ -57,6 +60,9 @@ pub(crate) struct Validate {
     /// Compare this often in a row; stops at the first that finds something
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
     sweeps: u32,
+
+    #[command(flatten)]
+    budget: BudgetFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,10 +88,12 @@ struct ValidateReport<'a> {
     clean: bool,
     obstacles: Vec<String>,
     sweeps: &'a [SweepReport],
+    operations: Operations,
 }
 
 pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Exit> {
     let stores = Stores::open(context).await?;
+    stores.bound(args.budget);
     stores.keep_export_evidence().await?;
     if args.repair {
         return repair(args, context, &stores).await;
@@ -96,16 +104,16 @@ pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Ex
             .hint("run `migrate dual-write --once` first")
     })?;
     let sweeps = sweep(args, context, &stores, &stores.converger, epoch).await?;
-    finish(context, &sweeps)
+    finish(context, &stores, &sweeps)
 }
 
 /// A comparison that is not kept as evidence.
 pub(super) async fn look(context: &Context, stores: &Stores, level: Level) -> anyhow::Result<Exit> {
     let report = one(stores, &stores.converger, level, false).run(&context.events, &context.cancel).await?;
-    finish(context, &[report])
+    finish(context, stores, &[report])
 }
 
-fn finish(context: &Context, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
+fn finish(context: &Context, stores: &Stores, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
     let last = sweeps.last();
     // A repair that settled everything leaves nothing that differs.
     let clean = last.is_some_and(|sweep| {
@@ -115,7 +123,13 @@ fn finish(context: &Context, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
                 && sweep.self_test_passed()
     });
     let obstacles = last.map(SweepReport::obstacles).unwrap_or_default();
-    context.output.report(&ValidateReport { command: "validate", clean, obstacles, sweeps })?;
+    context.output.report(&ValidateReport {
+        command: "validate",
+        clean,
+        obstacles,
+        sweeps,
+        operations: stores.meter.operations(),
+    })?;
     Ok(if clean { Exit::Done } else { Exit::DriftFound })
 }
 
@@ -138,7 +152,7 @@ async fn repair(args: &Validate, context: &Context, stores: &Stores) -> anyhow::
         Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
         _ => session.close().await?,
     }
-    finish(context, &result?)
+    finish(context, stores, &result?)
 }
 
 async fn sweep(
@@ -193,6 +207,7 @@ impl Report for ValidateReport<'_> {
                 }
             }
         }
+        write_operations(text, self.operations)?;
         if self.obstacles.is_empty() {
             return writeln!(text, "result     both stores are equal");
         }
@@ -200,6 +215,12 @@ impl Report for ValidateReport<'_> {
             if self.clean { "repaired; run `migrate validate` again to prove it" } else { "NOT equal" };
         writeln!(text, "result     {result}: {}", self.obstacles.join("; "))
     }
+}
+
+/// What it cost at the source.
+pub(super) fn write_operations(text: &mut dyn fmt::Write, operations: Operations) -> fmt::Result {
+    let (simple, advanced) = (HumanCount(operations.simple), HumanCount(operations.advanced));
+    writeln!(text, "asked      of Blob: {simple} simple and {advanced} advanced operations")
 }
 
 /// How much was compared, and whether the comparison can see.

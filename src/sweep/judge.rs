@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::compare::{Pair, Rules, compare};
 use super::drift::{Drift, DriftKind};
-use super::run::{Level, Sweep, of_one_blob};
+use super::run::{Level, Sweep};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{SavedBody, owner, source_rev};
 use crate::digest::Digest;
@@ -39,7 +39,7 @@ impl Sweep<'_> {
             let pair = match self.look(pathname, entity, anchor, blob).await {
                 Ok(Some(pair)) => pair,
                 Ok(None) => continue,
-                Err(error) if of_one_blob(&error) => {
+                Err(error) if error.kind().is_of_one_key() => {
                     return Ok(vec![last.drift(DriftKind::Unverified, &error.to_string())]);
                 }
                 Err(error) => return Err(error),

@@ -1,7 +1,7 @@
 //! Settles drift: converges pathnames once more, and removes items that nothing names.
 
 use super::drift::{Drift, DriftKind};
-use super::run::{Sweep, of_one_blob};
+use super::run::Sweep;
 use crate::blob::Pathname;
 use crate::error::{ErrorKind, Result};
 use crate::protocol::converge::Purpose;
@@ -15,7 +15,7 @@ impl Sweep<'_> {
         let failure = match self.converger.converge(pathname, Purpose::Repair).await {
             // The judgement says what is there now, and in a collision names the item and its owner.
             Ok(_) => None,
-            Err(error) if of_one_blob(&error) => Some(error),
+            Err(error) if error.kind().is_of_one_key() => Some(error),
             Err(error) => return Err(error),
         };
         let mut left = self.judge(pathname).await?;

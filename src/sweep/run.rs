@@ -178,7 +178,7 @@ impl Sweep<'_> {
             match self.converger.fetch(blob).await {
                 Ok(Some(body)) => self.expect(&mut pair, entity, blob, &body),
                 Ok(None) => return Ok(None),
-                Err(error) if of_one_blob(&error) => return Ok(None),
+                Err(error) if error.kind().is_of_one_key() => return Ok(None),
                 Err(error) => return Err(error),
             }
         }
@@ -338,29 +338,6 @@ impl Sweep<'_> {
                 remaining.extend(left.filter(new));
             }
         }
-    }
-}
-
-/// Whether an error is about one blob, so that the others can still be compared.
-pub(super) fn of_one_blob(error: &Error) -> bool {
-    match error.kind() {
-        ErrorKind::Usage
-        | ErrorKind::NotApplied
-        | ErrorKind::OutcomeUnknown
-        | ErrorKind::Throttled { .. }
-        | ErrorKind::LostRace
-        | ErrorKind::AlreadyExists
-        | ErrorKind::NotFound
-        | ErrorKind::Unrepresentable
-        | ErrorKind::Corrupt => true,
-        ErrorKind::Denied
-        | ErrorKind::Suspended
-        | ErrorKind::Busy
-        | ErrorKind::WrongPhase
-        | ErrorKind::Budget
-        | ErrorKind::GateClosed
-        | ErrorKind::Interrupted
-        | ErrorKind::Internal => false,
     }
 }
 
