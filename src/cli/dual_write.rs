@@ -8,9 +8,8 @@ use serde::Serialize;
 use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
-use super::stores::Stores;
-use super::validate::{write_coverage, write_drift, write_operations};
-use crate::blob::client::Operations;
+use super::stores::{Asked, Stores};
+use super::validate::{write_coverage, write_drift};
 use crate::dual_write::once::{Once, OnceReport};
 use crate::error::Exit;
 use crate::sweep::Level;
@@ -31,7 +30,7 @@ use crate::sweep::Level;
 ///
 /// With `--output json`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
 /// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
-/// in `validate`], "operations": {"simple", "advanced"} asked of Blob, "next"}.
+/// in `validate`], "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB, "next"}.
 ///
 /// Exit codes: 0 both stores are equal; 3 some pathnames failed, or can't be mapped; 5 differences remain;
 /// 6 DynamoDB is the authority already, or another dual-write runs.
@@ -56,7 +55,8 @@ struct DualWriteReport<'a> {
     settled: bool,
     #[serde(flatten)]
     once: &'a OnceReport,
-    operations: Operations,
+    #[serde(flatten)]
+    asked: Asked,
     next: &'static str,
 }
 
@@ -84,7 +84,7 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
         command: "dual-write",
         settled,
         once: &report,
-        operations: stores.meter.operations(),
+        asked: stores.asked(),
         next,
     })?;
     let remaining = report.sweeps.last().is_some_and(|sweep| !sweep.present_drift().is_empty());
@@ -125,7 +125,7 @@ impl Report for DualWriteReport<'_> {
             write_coverage(text, sweep)?;
             write_drift(text, sweep.present_drift())?;
         }
-        write_operations(text, self.operations)?;
+        self.asked.write(text)?;
         writeln!(text, "next       {}", self.next)
     }
 }

@@ -12,6 +12,11 @@
 //! stdout and stderr, [`interrupt`] the only one that hears signals. Errors of the library pass through
 //! commands as they are: their kind decides the exit code.
 
+#![expect(
+    rustdoc::broken_intra_doc_links,
+    reason = "the comments of commands are their help: brackets are lists and defaults"
+)]
+
 mod context;
 mod cutover;
 #[cfg(feature = "embedded")]

@@ -1,9 +1,13 @@
 //! Both stores, opened together: what dual-write, validate, cutover and status work with.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+
+use indicatif::HumanCount;
+use serde::Serialize;
 
 use super::context::Context;
 use super::flags::BudgetFlags;
@@ -34,6 +38,27 @@ pub(crate) struct Stores {
     /// Counts what is asked of the source.
     pub(crate) meter: Meter,
     snapshot: Option<Arc<Snapshot>>,
+}
+
+/// What a command cost at both stores.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct Asked {
+    /// Of the source, by class.
+    operations: Operations,
+    /// Sent to DynamoDB, repetitions included.
+    requests: u64,
+}
+
+impl Asked {
+    /// One line for people.
+    pub(crate) fn write(self, text: &mut dyn fmt::Write) -> fmt::Result {
+        let Operations { simple, advanced } = self.operations;
+        let [simple, advanced, requests] = [simple, advanced, self.requests].map(HumanCount);
+        writeln!(
+            text,
+            "asked      of Blob: {simple} simple and {advanced} advanced operations; of DynamoDB: {requests} requests"
+        )
+    }
 }
 
 /// No right to write.
@@ -96,6 +121,12 @@ impl Stores {
     pub(crate) fn bound(&self, budget: BudgetFlags) {
         let classes = allowance_of(self.plan.plan.source.plan);
         self.meter.set_limit(Limit { classes, total: budget.max_operations.unwrap_or(u64::MAX) });
+    }
+
+    /// What was asked of both stores so far.
+    pub(crate) fn asked(&self) -> Asked {
+        let requests = self.converger.control.store().requests();
+        Asked { operations: self.meter.operations(), requests }
     }
 
     /// The present epoch; none before the first command that writes.

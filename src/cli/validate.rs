@@ -11,8 +11,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
-use super::stores::Stores;
-use crate::blob::client::Operations;
+use super::stores::{Asked, Stores};
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
@@ -42,7 +41,7 @@ use crate::target::control::{SessionKind, names};
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
 /// "target", "detail", "diff"}], "remaining": drift after a repair, or null}],
-/// "operations": {"simple", "advanced"} asked of Blob}.
+/// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
 /// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
 /// 6 --repair while DynamoDB is the authority.
@@ -88,7 +87,8 @@ struct ValidateReport<'a> {
     clean: bool,
     obstacles: Vec<String>,
     sweeps: &'a [SweepReport],
-    operations: Operations,
+    #[serde(flatten)]
+    asked: Asked,
 }
 
 pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Exit> {
@@ -128,7 +128,7 @@ fn finish(context: &Context, stores: &Stores, sweeps: &[SweepReport]) -> anyhow:
         clean,
         obstacles,
         sweeps,
-        operations: stores.meter.operations(),
+        asked: stores.asked(),
     })?;
     Ok(if clean { Exit::Done } else { Exit::DriftFound })
 }
@@ -207,7 +207,7 @@ impl Report for ValidateReport<'_> {
                 }
             }
         }
-        write_operations(text, self.operations)?;
+        self.asked.write(text)?;
         if self.obstacles.is_empty() {
             return writeln!(text, "result     both stores are equal");
         }
@@ -215,12 +215,6 @@ impl Report for ValidateReport<'_> {
             if self.clean { "repaired; run `migrate validate` again to prove it" } else { "NOT equal" };
         writeln!(text, "result     {result}: {}", self.obstacles.join("; "))
     }
-}
-
-/// What it cost at the source.
-pub(super) fn write_operations(text: &mut dyn fmt::Write, operations: Operations) -> fmt::Result {
-    let (simple, advanced) = (HumanCount(operations.simple), HumanCount(operations.advanced));
-    writeln!(text, "asked      of Blob: {simple} simple and {advanced} advanced operations")
 }
 
 /// How much was compared, and whether the comparison can see.

@@ -309,6 +309,10 @@ impl TargetStore for MemoryTarget {
         Site::Local
     }
 
+    fn requests(&self) -> u64 {
+        self.script.all_calls()
+    }
+
     async fn get(&self, table: Table, keys: &[Key]) -> Result<Vec<Option<Item>>> {
         for key in keys {
             self.layout.check_key(table, key)?;

@@ -227,6 +227,9 @@ pub trait TargetStore: Send + Sync + 'static {
     /// Where it is.
     fn site(&self) -> Site;
 
+    /// How many requests were sent so far, repetitions included.
+    fn requests(&self) -> u64;
+
     /// What is stored under these keys, in their order. Any number of keys; each is in the answer.
     async fn get(&self, table: Table, keys: &[Key]) -> Result<Vec<Option<Item>>>;
 

@@ -97,6 +97,10 @@ impl TargetStore for DynamoTarget {
         self.0.site
     }
 
+    fn requests(&self) -> u64 {
+        self.0.pace.requests()
+    }
+
     async fn get(&self, table: Table, keys: &[Key]) -> Result<Vec<Option<Item>>> {
         self.0.get(table, keys).await
     }

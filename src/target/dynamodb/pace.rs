@@ -3,6 +3,7 @@
 //! The number in flight grows by one for each round of successes and is halved when the endpoint
 //! throttles: a new on-demand table takes little at first and more with time. All operations share it.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -49,6 +50,7 @@ impl Patience {
 pub(super) struct Pace {
     permits: Arc<Semaphore>,
     state: Arc<Mutex<State>>,
+    requests: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -71,12 +73,18 @@ impl Pace {
                 successes: 0,
                 cut_at: None,
             })),
+            requests: Arc::default(),
         }
     }
 
     /// How many requests may be in flight now.
     pub(super) fn limit(&self) -> usize {
         self.lock().limit
+    }
+
+    /// How many requests were sent so far.
+    pub(super) fn requests(&self) -> u64 {
+        self.requests.load(Ordering::Relaxed)
     }
 
     async fn enter(&self) -> OwnedSemaphorePermit {
@@ -158,6 +166,7 @@ impl<'a> Attempts<'a> {
     {
         loop {
             let permit = self.pace.enter().await;
+            self.pace.requests.fetch_add(1, Ordering::Relaxed);
             let result = request().await;
             self.pace.leave(permit);
             match result {

@@ -1,6 +1,6 @@
 //! Creates what is missing of both tables. It never changes or removes what is there.
 //!
-//! [`steps`] compares a table with the plan, purely; the rest carries missing steps out, one by one,
+//! [`mod@steps`] compares a table with the plan, purely; the rest carries missing steps out, one by one,
 //! and looks again after each. So a run that was interrupted is completed by the next.
 
 mod steps;

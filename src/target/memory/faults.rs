@@ -120,6 +120,10 @@ impl Script {
         self.lock().calls.get(&operation).copied().unwrap_or(0)
     }
 
+    pub(super) fn all_calls(&self) -> u64 {
+        self.lock().calls.values().sum()
+    }
+
     /// The fault of this call, if any; waits out a pause first.
     pub(super) async fn next(&self, operation: Operation) -> Result<Option<Fault>> {
         let step = {
