@@ -10,6 +10,10 @@ mod cli;
 mod core;
 mod export;
 mod fixture;
+#[cfg(feature = "embedded")]
+mod kill;
+#[cfg(feature = "embedded")]
+mod local;
 mod mapping;
 mod plan;
 mod support;

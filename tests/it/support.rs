@@ -1,9 +1,11 @@
 //! Runs the built program the way a user does: in a directory of its own, in a cleared environment.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -71,6 +73,32 @@ impl Sandbox {
             stdout: String::from_utf8(output.stdout).unwrap(),
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
+    }
+
+    /// Runs the program, and kills it once it has lived so long: then there is nothing to return.
+    pub(crate) fn run_for(&self, arguments: &[&str], life: Duration) -> Option<Run> {
+        let mut command = self.command(arguments);
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut stdout, mut stderr) = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+        let (ended, end) = channel();
+        let stdout = std::thread::spawn(move || {
+            let mut text = String::new();
+            stdout.read_to_string(&mut text).unwrap();
+            // Whoever was killed has nobody waiting for this.
+            ended.send(()).ok();
+            text
+        });
+        let stderr = std::thread::spawn(move || {
+            let mut text = String::new();
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        if end.recv_timeout(life) == Err(RecvTimeoutError::Timeout) {
+            child.kill().unwrap();
+        }
+        let code = child.wait().unwrap().code();
+        let (stdout, stderr) = (stdout.join().unwrap(), stderr.join().unwrap());
+        code.map(|code| Run { code: Some(code), stdout, stderr })
     }
 
     /// Starts both stores on free ports, and lets every command from now on use them.

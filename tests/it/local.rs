@@ -1,0 +1,187 @@
+//! A Blob store in this process, and looks at the tables, for commands that run in another one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use migrate::blob::emulator::{Emulator, EmulatorConfig};
+use migrate::blob::faults::{Faults, Operation};
+use migrate::blob::server::ServerConfig;
+use migrate::blob::store::PutOptions;
+use migrate::blob::{BlobStore as _, Pathname};
+use migrate::clock::SystemClock;
+use migrate::converge::SOURCE;
+use migrate::fixture::{self, Expected, FixtureBlob};
+use migrate::plan::TargetPlan;
+use migrate::protocol::Rev;
+use migrate::target::control::{Anchor, AnchorState, Control, SessionRow, names};
+use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
+use migrate::target::store::Scan;
+use migrate::target::{Table, TargetStore as _};
+use migrate::value::{Item, Key, Value};
+use tokio::runtime::Runtime;
+
+use crate::support::Sandbox;
+
+const TOKEN: &str = "vercel_blob_rw_local_onlyForTests";
+
+/// A Blob store with example data, served in the background.
+pub(crate) struct Source {
+    runtime: Runtime,
+    emulator: Emulator,
+    /// What it was filled with.
+    pub(crate) blobs: Vec<FixtureBlob>,
+}
+
+impl Source {
+    /// So many sign-ups, and every hard case.
+    pub(crate) fn with_signups(signups: usize) -> Self {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let config = EmulatorConfig {
+            listen: ([127, 0, 0, 1], 0).into(),
+            server: ServerConfig::new(TOKEN.into()),
+            data: None,
+        };
+        let emulator = runtime.block_on(Emulator::start(config, Arc::new(SystemClock::new()))).unwrap();
+        let source = Self { runtime, emulator, blobs: fixture::blobs(1, signups).collect() };
+        for blob in &source.blobs {
+            source.put_as(blob.pathname.as_str(), blob.body.clone(), blob.content_type);
+        }
+        source
+    }
+
+    /// A directory with the plan, whose commands use this store.
+    pub(crate) fn sandbox(&self) -> Sandbox {
+        let mut sandbox = Sandbox::with_plan();
+        for (name, value) in self.emulator.environment() {
+            sandbox.set(name, &value);
+        }
+        sandbox
+    }
+
+    pub(crate) fn faults(&self) -> &Faults {
+        self.emulator.faults()
+    }
+
+    /// How many bodies were asked for so far.
+    pub(crate) fn reads(&self) -> u64 {
+        self.faults().calls(Operation::Get)
+    }
+
+    fn put_as(&self, pathname: &str, body: Bytes, content_type: &str) {
+        let content_type = Some(content_type.to_owned());
+        let options = PutOptions { allow_overwrite: true, content_type, ..PutOptions::default() };
+        let pathname = Pathname::new(pathname);
+        self.block_on(self.emulator.store().put(&pathname, body.into(), &options)).unwrap();
+    }
+
+    pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
+        self.runtime.block_on(work)
+    }
+
+    /// The tables at an endpoint.
+    pub(crate) fn tables(&self, endpoint: &str, table: &str) -> Tables<'_> {
+        let plan = TargetPlan { table: table.to_owned(), ..plan() };
+        let config = DynamoConfig::new(plan, Arc::new(SystemClock::new())).endpoint(endpoint);
+        let target = self.block_on(DynamoTarget::connect(config)).unwrap();
+        Tables { source: self, control: Control::new(Arc::new(target.clone())), target }
+    }
+
+    /// Blobs that must become items.
+    pub(crate) fn mapped(&self) -> impl Iterator<Item = &FixtureBlob> {
+        self.blobs.iter().filter(|blob| matches!(blob.expected, Expected::Items(_)))
+    }
+
+    /// How many items must come of all blobs.
+    pub(crate) fn items(&self) -> usize {
+        self.blobs.iter().map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum()
+    }
+}
+
+fn plan() -> TargetPlan {
+    let directory = Sandbox::with_plan();
+    migrate::plan::load(directory.path().join("migration-plan.md"), &[]).unwrap().plan.target
+}
+
+/// Both tables, looked at and changed past the program.
+pub(crate) struct Tables<'a> {
+    source: &'a Source,
+    target: DynamoTarget,
+    control: Control,
+}
+
+/// What the mirror says, without what is random.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Mirror {
+    pub(crate) items: BTreeMap<Key, Item>,
+    pub(crate) anchors: BTreeMap<Pathname, Anchor>,
+    pub(crate) bodies: BTreeMap<Pathname, Option<Vec<u8>>>,
+}
+
+impl Tables<'_> {
+    /// All of the data table.
+    pub(crate) fn items(&self) -> BTreeMap<Key, Item> {
+        let text = |item: &Item, name: &str| item[name].as_s().unwrap().to_owned();
+        let mut items = BTreeMap::new();
+        let mut after = None;
+        loop {
+            let scan = Scan { segment: 0, segments: 1, after };
+            let page = self.source.block_on(self.target.scan(Table::Data, &scan)).unwrap();
+            for item in page.items {
+                items.insert(Key::new(text(&item, "PK"), text(&item, "SK")), item);
+            }
+            after = page.next;
+            if after.is_none() {
+                return items;
+            }
+        }
+    }
+
+    /// What the mirror says; each item must be named by its anchor.
+    pub(crate) fn mirror(&self) -> Mirror {
+        let (mut anchors, mut bodies, mut revs) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        for mut anchor in self.anchors() {
+            let body = self.source.block_on(self.control.bodies(&[&anchor])).unwrap().pop().flatten();
+            bodies.insert(anchor.pathname.clone(), body.map(Result::unwrap));
+            if let Some(rev) = &anchor.items_rev {
+                revs.insert(anchor.pathname.to_string(), rev.to_string());
+            }
+            let same = Rev::new("some");
+            anchor.rev = same.clone();
+            anchor.items_rev = anchor.items_rev.map(|_| same.clone());
+            anchor.body = anchor.body.map(|body| migrate::target::control::BodyRef { rev: same, ..body });
+            anchors.insert(anchor.pathname.clone(), anchor);
+        }
+        let mut items = self.items();
+        for (key, item) in &mut items {
+            let Some(Value::M(source)) = item.get_mut(SOURCE) else { continue };
+            let rev = source.remove("rev").unwrap();
+            let owner = source["pathname"].as_s().unwrap();
+            assert_eq!(rev.as_s(), revs.get(owner).map(String::as_str), "{key} is not its anchor's");
+        }
+        Mirror { items, anchors, bodies }
+    }
+
+    fn anchors(&self) -> Vec<Anchor> {
+        let mut all = Vec::new();
+        for shard in 0..names::SHARDS {
+            let mut after = None;
+            loop {
+                let page = self.control.anchors_of_shard(shard, after);
+                let (anchors, next) = self.source.block_on(page).unwrap();
+                all.extend(anchors);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        assert!(all.iter().all(|anchor| anchor.state != AnchorState::Pending), "a change is half done");
+        all
+    }
+
+    pub(crate) fn sessions(&self) -> Vec<SessionRow> {
+        self.source.block_on(self.control.sessions()).unwrap()
+    }
+}
