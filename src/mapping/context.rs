@@ -7,7 +7,10 @@ use jiff::Timestamp;
 use minijinja::Value;
 use minijinja::value::{Enumerator, Object, ObjectExt as _, ObjectRepr};
 
+use super::document::Document;
 use super::json::Json;
+use super::records::Record;
+use crate::plan::compile::GROUP;
 use crate::plan::input::{ExactNumber, invalid};
 use crate::plan::iso8601;
 
@@ -20,14 +23,22 @@ pub(super) enum View {
     Condition,
 }
 
-/// The variables of a blob's templates.
+/// What is the same for all records of a blob.
 #[derive(Debug)]
-pub(super) struct Context {
-    pub(super) view: View,
-    pub(super) body: Json,
+pub(super) struct BlobVariables {
+    pub(super) body: Document,
     pub(super) pathname: Arc<str>,
     pub(super) uploaded_at: Timestamp,
     pub(super) captures: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// The variables of an item's templates.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) view: View,
+    pub(super) blob: Arc<BlobVariables>,
+    pub(super) record: Option<Arc<Record>>,
+    pub(super) group: Option<Arc<str>>,
 }
 
 impl Object for Context {
@@ -36,12 +47,18 @@ impl Object for Context {
     }
 
     fn get_value_by_str(self: &Arc<Self>, key: &str) -> Option<Value> {
+        let record = self.record.as_deref();
         match key {
-            "body" => value(&self.body, self.view),
-            "pathname" => Some(Value::from(&self.pathname)),
-            "uploadedAt" => Some(Value::from(iso8601(self.uploaded_at))),
+            "body" => value(self.blob.body.json()?, self.view),
+            "record" => value(record?.value.json()?, self.view),
+            "index" => Some(Value::from(record?.index?)),
+            "key" => Some(Value::from(record?.key.as_ref()?)),
+            "parent" => value(record?.parent.as_ref()?, self.view),
+            "pathname" => Some(Value::from(&self.blob.pathname)),
+            "uploadedAt" => Some(Value::from(iso8601(self.blob.uploaded_at))),
+            GROUP => Some(Value::from(self.group.as_ref()?)),
             _ => {
-                let capture = self.captures.iter().find(|(name, _)| &**name == key);
+                let capture = self.blob.captures.iter().find(|(name, _)| &**name == key);
                 capture.map(|(_, text)| Value::from(text))
             }
         }

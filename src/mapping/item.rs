@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
+use super::document::Document;
 use super::json::Json;
-use super::{MappedItem, Quarantine, Reason};
+use super::quarantine::{Quarantine, Reason};
+use super::records::Record;
 use crate::plan::compile::CompiledItem;
 use crate::plan::template::{Evaluated, RenderError, Templates};
 use crate::plan::{BodyPlacement, IndexPlan, PastTtl, TargetPlan};
@@ -69,34 +71,63 @@ impl Layout {
     }
 }
 
-/// The templates, and what they are for one blob.
+/// An item, its key, and the indexes that it is not in.
 #[derive(Debug)]
-pub(super) struct Renderer<'a> {
-    pub(super) templates: &'a Templates,
-    pub(super) evaluated: Evaluated,
+pub(super) struct BuiltItem {
+    pub(super) key: Key,
+    pub(super) item: Item,
+    pub(super) omitted: Vec<String>,
 }
 
 /// The rules of one item.
 #[derive(Debug)]
 pub(super) struct ItemRule {
+    /// Its place among the rules of its entity.
+    pub(super) number: usize,
     pub(super) compiled: CompiledItem,
     pub(super) body: BodyPlacement,
     pub(super) past_ttl: PastTtl,
+}
+
+/// What an item is made of besides its rules.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Material<'a> {
+    pub(super) templates: &'a Templates,
+    pub(super) layout: &'a Layout,
+    pub(super) pathname: &'a str,
+    pub(super) record: &'a Record,
+    pub(super) now: Timestamp,
 }
 
 impl ItemRule {
     /// The item of a record, within every limit.
     pub(super) fn build(
         &self,
-        layout: &Layout,
-        renderer: &mut Renderer<'_>,
-        record: &Json,
-        pathname: &str,
-        now: Timestamp,
-    ) -> Result<MappedItem, Quarantine> {
+        material: Material<'_>,
+        evaluated: &mut Evaluated,
+    ) -> Result<BuiltItem, Quarantine> {
+        let layout = material.layout;
+        let of_record = |quarantine: Quarantine| quarantine.of_record(&material.record.place);
+        let mut item = self.planned(material, evaluated).map_err(of_record)?;
+        let omitted = self.omit_half_indexes(layout, &mut item);
+        self.place(layout, &mut item, material.record)?;
+        let check = || {
+            self.check_ttl(layout, &item, material.now)?;
+            check_indexes(layout, &item)?;
+            let key = table_key(layout, &item)?;
+            check_size(&item, material.pathname)?;
+            Ok(key)
+        };
+        let key = check().map_err(of_record)?;
+        Ok(BuiltItem { key, item, omitted })
+    }
+
+    /// The attributes that the plan sets.
+    fn planned(&self, material: Material<'_>, evaluated: &mut Evaluated) -> Result<Item, Quarantine> {
+        let layout = material.layout;
         let mut item = Item::new();
         for (name, id) in &self.compiled.attributes {
-            match renderer.templates.render(*id, &mut renderer.evaluated) {
+            match material.templates.render(*id, evaluated) {
                 Ok(text) if layout.is_ttl(name) => {
                     item.insert(name.clone(), ttl_of_text(&text)?);
                 }
@@ -105,34 +136,34 @@ impl ItemRule {
                 }
                 Err(RenderError::Missing) if layout.is_table_key(name) => {
                     let detail = format!("the input of `{name}` is missing, null or empty");
-                    return Err(quarantine(Reason::Key, detail));
+                    return Err(Quarantine::new(Reason::Key, detail));
                 }
                 // Left out; an index then loses its other half too, which `omit_half_indexes` sees to.
                 Err(RenderError::Missing) => {}
                 Err(RenderError::Failed(detail)) => {
                     let reason = if layout.is_ttl(name) { Reason::Ttl } else { Reason::Template };
-                    return Err(quarantine(reason, format!("`{name}`: {detail}")));
+                    return Err(Quarantine::new(reason, format!("`{name}`: {detail}")));
                 }
             }
         }
-        let omitted = self.omit_half_indexes(layout, &mut item);
-        self.place(layout, &mut item, record)?;
-        self.check_ttl(layout, &item, now)?;
-        check_indexes(layout, &item)?;
-        let key = table_key(layout, &item)?;
-        check_size(&item, pathname)?;
-        Ok(MappedItem { key, item, omitted })
+        Ok(item)
+    }
+
+    /// Whether the plan sets an attribute.
+    pub(super) fn plans(&self, name: &str) -> bool {
+        self.compiled.attributes.iter().any(|(known, _)| known == name)
     }
 
     /// Leaves out both attributes of each index that lacks one of them; a table key always stays.
     fn omit_half_indexes(&self, layout: &Layout, item: &mut Item) -> Vec<String> {
-        let planned = |name: &String| self.compiled.attributes.iter().any(|(known, _)| known == name);
         let mut omitted = Vec::new();
         // Leaving out an attribute that two indexes share can halve the other one.
         for _ in 0..=layout.indexes.len() {
             for index in &layout.indexes {
                 let names = [&index.partition_key, &index.sort_key];
-                if !names.into_iter().all(planned) || names.into_iter().all(|name| item.contains_key(name)) {
+                if !names.into_iter().all(|name| self.plans(name))
+                    || names.into_iter().all(|name| item.contains_key(name))
+                {
                     continue;
                 }
                 for name in names {
@@ -149,35 +180,36 @@ impl ItemRule {
     }
 
     /// Puts the record's own fields where the plan wants them.
-    fn place(&self, layout: &Layout, item: &mut Item, record: &Json) -> Result<(), Quarantine> {
-        match &self.body {
-            BodyPlacement::None => Ok(()),
-            BodyPlacement::Nested(name) => {
-                let value = record.to_value()?;
-                check_value(&value)?;
-                item.insert(name.clone(), value);
-                Ok(())
+    fn place(&self, layout: &Layout, item: &mut Item, record: &Record) -> Result<(), Quarantine> {
+        let place = &record.place;
+        match (&self.body, &record.value) {
+            (BodyPlacement::None, _) => {}
+            (BodyPlacement::Nested(name), Document::Bytes(bytes)) => {
+                item.insert(name.clone(), Value::B(bytes.clone()));
             }
-            BodyPlacement::Attributes => {
-                let Json::Object(members) = record else {
-                    let detail = "the record is not an object, so its fields can't be attributes";
-                    return Err(quarantine(Reason::Shape, detail));
-                };
+            (BodyPlacement::Nested(name), Document::Json(json)) => {
+                let value = attribute_value(json).map_err(|quarantine| quarantine.of_record(place))?;
+                item.insert(name.clone(), value);
+            }
+            (BodyPlacement::Attributes, Document::Json(Json::Object(members))) => {
                 for (name, json) in members.iter() {
-                    let planned = self.compiled.attributes.iter().any(|(known, _)| known == name);
-                    if planned || layout.reserved.contains(name) {
+                    if self.plans(name) || layout.reserved.contains(name) {
                         let detail =
                             format!("the record's field `{name}` has the name of a planned attribute");
-                        return Err(quarantine(Reason::NameClash, detail));
+                        return Err(Quarantine::new(Reason::NameClash, detail).of_record(place));
                     }
-                    check_name(name)?;
-                    let value = json.to_value()?;
-                    check_value(&value)?;
+                    check_name(name).map_err(|quarantine| quarantine.of_record(place))?;
+                    let value =
+                        attribute_value(json).map_err(|quarantine| quarantine.of_field(place, name))?;
                     item.insert(name.clone(), value);
                 }
-                Ok(())
+            }
+            (BodyPlacement::Attributes, _) => {
+                let detail = "the record is not an object, so its fields can't be attributes";
+                return Err(Quarantine::new(Reason::Shape, detail).of_record(place));
             }
         }
+        Ok(())
     }
 
     fn check_ttl(&self, layout: &Layout, item: &Item, now: Timestamp) -> Result<(), Quarantine> {
@@ -189,46 +221,51 @@ impl ItemRule {
             _ => None,
         };
         let Some(seconds) = seconds else {
-            return Err(quarantine(
+            return Err(Quarantine::new(
                 Reason::Ttl,
                 "the TTL is not a whole number, so DynamoDB would never expire it",
             ));
         };
         if seconds > TTL_SECONDS_MAX {
-            return Err(quarantine(Reason::Ttl, "the TTL is in milliseconds; DynamoDB reads seconds"));
+            return Err(Quarantine::new(Reason::Ttl, "the TTL is in milliseconds; DynamoDB reads seconds"));
         }
         let ahead = seconds - now.as_second();
         if ahead > TTL_AHEAD_MAX_SECONDS {
-            return Err(quarantine(Reason::Ttl, "the TTL is more than 50 years ahead"));
+            return Err(Quarantine::new(Reason::Ttl, "the TTL is more than 50 years ahead"));
         }
         match (ahead, self.past_ttl) {
-            (..=0, PastTtl::Quarantine) if ahead < -TTL_AGE_MAX_SECONDS => Err(quarantine(
+            (..=0, PastTtl::Quarantine) if ahead < -TTL_AGE_MAX_SECONDS => Err(Quarantine::new(
                 Reason::Ttl,
                 "the TTL passed over five years ago, so DynamoDB would never delete the item",
             )),
             (..=0, PastTtl::Quarantine) => {
-                Err(quarantine(Reason::Ttl, "the TTL has passed, so DynamoDB would delete the item"))
+                Err(Quarantine::new(Reason::Ttl, "the TTL has passed, so DynamoDB would delete the item"))
             }
             _ => Ok(()),
         }
     }
 }
 
-fn quarantine(reason: Reason, detail: impl Into<String>) -> Quarantine {
-    Quarantine { reason, detail: detail.into(), offset: None }
-}
-
 fn ttl_of_text(text: &str) -> Result<Value, Quarantine> {
     let number: Result<Number, _> = text.parse();
-    number.map(Value::N).map_err(|_| quarantine(Reason::Ttl, "the TTL is not a number"))
+    number.map(Value::N).map_err(|_| Quarantine::new(Reason::Ttl, "the TTL is not a number"))
 }
 
 fn check_name(name: &str) -> Result<(), Quarantine> {
     match name.len() {
-        0 => Err(quarantine(Reason::AttributeName, "an empty name, which DynamoDB refuses")),
+        0 => Err(Quarantine::new(Reason::AttributeName, "an empty name, which DynamoDB refuses")),
         1..=NAME_BYTES_MAX => Ok(()),
-        _ => Err(quarantine(Reason::AttributeName, format!("a name is longer than {NAME_BYTES_MAX} bytes"))),
+        _ => Err(Quarantine::new(
+            Reason::AttributeName,
+            format!("a name is longer than {NAME_BYTES_MAX} bytes"),
+        )),
     }
+}
+
+fn attribute_value(json: &Json) -> Result<Value, Quarantine> {
+    let value = json.to_value()?;
+    check_value(&value)?;
+    Ok(value)
 }
 
 /// Names and depth within one attribute value.
@@ -253,7 +290,7 @@ fn check_value(value: &Value) -> Result<(), Quarantine> {
     }
     if levels(value)? > VALUE_LEVELS_MAX {
         let detail = format!("nested deeper than {VALUE_LEVELS_MAX} levels within an attribute");
-        return Err(quarantine(Reason::Depth, detail));
+        return Err(Quarantine::new(Reason::Depth, detail));
     }
     Ok(())
 }
@@ -262,10 +299,10 @@ fn table_key(layout: &Layout, item: &Item) -> Result<Key, Quarantine> {
     let part = |name: &String, bytes_max: usize| match item.get(name).and_then(Value::as_s) {
         Some(text) if text.len() > bytes_max => {
             let detail = format!("`{name}` has {} bytes of at most {bytes_max}", text.len());
-            Err(quarantine(Reason::Key, detail))
+            Err(Quarantine::new(Reason::Key, detail))
         }
         Some(text) => Ok(text.to_owned()),
-        None => Err(quarantine(Reason::Key, format!("`{name}` is not text"))),
+        None => Err(Quarantine::new(Reason::Key, format!("`{name}` is not text"))),
     };
     Ok(Key {
         partition: part(&layout.partition_key, PARTITION_KEY_BYTES_MAX)?,
@@ -281,7 +318,7 @@ fn check_indexes(layout: &Layout, item: &Item) -> Result<(), Quarantine> {
             if text.len() > bytes_max {
                 let detail =
                     format!("`{name}` of {} has {} bytes of at most {bytes_max}", index.name, text.len());
-                return Err(quarantine(Reason::IndexKey, detail));
+                return Err(Quarantine::new(Reason::IndexKey, detail));
             }
         }
     }
@@ -299,7 +336,7 @@ fn check_size(item: &Item, pathname: &str) -> Result<(), Quarantine> {
     let bytes = item_bytes(item) + source_bytes(pathname);
     if bytes > ITEM_BYTES_MAX {
         let detail = format!("{bytes} bytes with `{SOURCE_ATTRIBUTE}`, of at most {ITEM_BYTES_MAX}");
-        return Err(quarantine(Reason::ItemTooLarge, detail));
+        return Err(Quarantine::new(Reason::ItemTooLarge, detail));
     }
     Ok(())
 }

@@ -18,6 +18,16 @@ use crate::value::{Number, NumberError, Value};
 /// (AWS, "Service, account, and table quotas in Amazon DynamoDB").
 pub const LEVELS_MAX: u32 = 33;
 
+/// How a document is read.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reading {
+    pub(super) duplicates: Duplicates,
+    /// The root counts.
+    pub(super) levels_max: u32,
+    /// Where it begins in the blob.
+    pub(super) offset: u64,
+}
+
 /// A JSON value, without loss.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Json {
@@ -84,30 +94,33 @@ impl Json {
     /// data and lone surrogates included), `Depth` beyond [`LEVELS_MAX`], `DuplicateName` unless the plan
     /// says that the last one counts. Each has the byte at which it was found.
     pub fn parse(body: &[u8], duplicates: Duplicates) -> Result<Self, Quarantine> {
-        if body.starts_with(b"\xef\xbb\xbf") {
-            return Err(not_json("it begins with a byte order mark", Some(0)));
-        }
-        if let Err(error) = std::str::from_utf8(body) {
-            return Err(not_json("not UTF-8", u64::try_from(error.valid_up_to()).ok()));
-        }
-        Self::read(body, duplicates)
+        Self::read(body, Reading { duplicates, levels_max: LEVELS_MAX, offset: 0 })
     }
 
-    /// Parses one document as it arrives. Bytes that are not UTF-8 are refused at a rough offset only.
-    ///
-    /// # Errors
-    /// As for [`Json::parse`].
-    pub fn read(reader: impl Read, duplicates: Duplicates) -> Result<Self, Quarantine> {
-        let settings = ReaderSettings {
-            track_path: false,
-            max_nesting_depth: Some(LEVELS_MAX),
-            restrict_number_values: false,
-            ..ReaderSettings::default()
+    /// Parses one document that is part of a larger one.
+    pub(super) fn read(body: &[u8], reading: Reading) -> Result<Self, Quarantine> {
+        let result = if body.starts_with(b"\xef\xbb\xbf") {
+            Err(not_json("it begins with a byte order mark", Some(0)))
+        } else if let Err(error) = std::str::from_utf8(body) {
+            Err(not_json("not UTF-8", u64::try_from(error.valid_up_to()).ok()))
+        } else {
+            let settings = ReaderSettings {
+                track_path: false,
+                max_nesting_depth: Some(reading.levels_max),
+                restrict_number_values: false,
+                ..ReaderSettings::default()
+            };
+            let mut reader = JsonStreamReader::new_custom(body, settings);
+            let json = value(&mut reader, reading).and_then(|json| {
+                reader.consume_trailing_whitespace()?;
+                Ok(json)
+            });
+            json.map_err(|refusal| refusal.into_quarantine(reading.levels_max))
         };
-        let mut reader = JsonStreamReader::new_custom(reader, settings);
-        let json = value(&mut reader, duplicates).map_err(Refusal::into_quarantine)?;
-        reader.consume_trailing_whitespace().map_err(|error| Refusal::from(error).into_quarantine())?;
-        Ok(json)
+        result.map_err(|quarantine| Quarantine {
+            offset: quarantine.offset.map(|offset| offset + reading.offset),
+            ..quarantine
+        })
     }
 
     /// Whether two documents say the same: numbers compared as decimals, members without order.
@@ -219,7 +232,7 @@ impl From<ReaderError> for Refusal {
 }
 
 impl Refusal {
-    fn into_quarantine(self) -> Quarantine {
+    fn into_quarantine(self, levels_max: u32) -> Quarantine {
         let error = match self {
             Self::DuplicateName(offset) => {
                 return Quarantine {
@@ -234,7 +247,7 @@ impl Refusal {
             ReaderError::SyntaxError(error) => not_json(words(error.kind), error.location.data_pos),
             ReaderError::MaxNestingDepthExceeded { location, .. } => Quarantine {
                 reason: Reason::Depth,
-                detail: format!("nested deeper than {LEVELS_MAX} levels, the root included"),
+                detail: format!("nested deeper than {levels_max} levels, the root included"),
                 offset: location.data_pos,
             },
             ReaderError::UnexpectedValueType { location, .. }
@@ -261,7 +274,7 @@ fn words(kind: struson::reader::SyntaxErrorKind) -> String {
 }
 
 /// The recursion is bounded by the reader's own limit of levels.
-fn value<R: Read>(reader: &mut JsonStreamReader<R>, duplicates: Duplicates) -> Result<Json, Refusal> {
+fn value<R: Read>(reader: &mut JsonStreamReader<R>, reading: Reading) -> Result<Json, Refusal> {
     Ok(match reader.peek()? {
         ValueType::Null => {
             reader.next_null()?;
@@ -269,7 +282,7 @@ fn value<R: Read>(reader: &mut JsonStreamReader<R>, duplicates: Duplicates) -> R
         }
         ValueType::Boolean => Json::Bool(reader.next_bool()?),
         ValueType::Number => {
-            let offset = position(reader);
+            let offset = position(reader) + reading.offset;
             Json::Number(JsonNumber { text: reader.next_number_as_str()?.into(), offset })
         }
         ValueType::String => Json::String(reader.next_str()?.into()),
@@ -277,7 +290,7 @@ fn value<R: Read>(reader: &mut JsonStreamReader<R>, duplicates: Duplicates) -> R
             reader.begin_array()?;
             let mut list = Vec::new();
             while reader.has_next()? {
-                list.push(value(reader, duplicates)?);
+                list.push(value(reader, reading)?);
             }
             reader.end_array()?;
             Json::Array(Arc::new(list))
@@ -288,8 +301,8 @@ fn value<R: Read>(reader: &mut JsonStreamReader<R>, duplicates: Duplicates) -> R
             while reader.has_next()? {
                 let offset = position(reader);
                 let name = reader.next_name_owned()?;
-                let json = value(reader, duplicates)?;
-                match (members.entry(name), duplicates) {
+                let json = value(reader, reading)?;
+                match (members.entry(name), reading.duplicates) {
                     (Entry::Occupied(_), Duplicates::Quarantine) => {
                         return Err(Refusal::DuplicateName(offset));
                     }

@@ -8,31 +8,33 @@
 //! compiled in [`crate::plan::template`]. Nothing in here may read a clock, a store or the environment.
 
 mod context;
+mod document;
 mod item;
 mod json;
-mod rebuild;
+mod quarantine;
+mod records;
+mod run;
+mod skeleton;
 
-use std::fmt;
-use std::sync::Arc;
-
-use minijinja::Value as Input;
 use regex::RegexSet;
-use serde::{Deserialize, Serialize};
 
 use crate::blob::Pathname;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::compile::CompiledPlan;
 use crate::plan::pattern::Pattern;
-use crate::plan::template::{Evaluated, RenderError, Templates};
+use crate::plan::template::Templates;
 use crate::plan::{Duplicates, PatternPlan, Plan, mapping_digest};
 use crate::value::{Item, Key};
-use context::{Context, View};
-use item::{ItemRule, Layout, Renderer};
-use rebuild::Shape;
+use item::{ItemRule, Layout};
+use json::Reading;
 
+pub use document::Document;
 pub use item::{SOURCE_ATTRIBUTE, source_bytes};
 pub use json::{Json, JsonNumber, LEVELS_MAX};
+pub use quarantine::{Quarantine, Reason};
+pub use records::Place;
+pub use skeleton::Skeleton;
 
 /// What the plan says of a pathname.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -73,68 +75,27 @@ pub struct MappedItem {
     /// The indexes that the plan wants it in, and that it is not in because an input of theirs is
     /// missing, null or empty.
     pub omitted: Vec<String>,
+    /// The group whose item it is: of all blobs with an item of this group, the newest one's is stored.
+    pub group: Option<String>,
+    /// What it was made of.
+    pub origin: Origin,
 }
 
-/// Why a blob can't become items.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Quarantine {
-    /// The kind of reason, for counting.
-    pub reason: Reason,
-    /// In words: what, where in the document.
-    pub detail: String,
-    /// The byte of the body at which it was found.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub offset: Option<u64>,
-}
-
-impl fmt::Display for Quarantine {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.reason, self.detail)?;
-        if let Some(offset) = self.offset {
-            write!(f, " (byte {offset})")?;
-        }
-        Ok(())
+impl MappedItem {
+    /// An item of a whole document, by the first rule of its entity.
+    #[must_use]
+    pub fn new(key: Key, item: Item) -> Self {
+        Self { key, item, omitted: Vec::new(), group: None, origin: Origin::default() }
     }
 }
 
-/// The kinds of reasons for a quarantine.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Reason {
-    /// Not JSON, or not UTF-8.
-    NotJson,
-    /// A number that DynamoDB can't hold.
-    Number,
-    /// The item would be larger than DynamoDB's limit.
-    ItemTooLarge,
-    /// A table key that is missing, null, empty, not text or too long.
-    Key,
-    /// An index key that is too long.
-    IndexKey,
-    /// The same name twice in one object.
-    DuplicateName,
-    /// Nested too deeply.
-    Depth,
-    /// An empty attribute name.
-    AttributeName,
-    /// A field of the record has the name of an attribute that the plan sets.
-    NameClash,
-    /// The TTL has passed already, is in milliseconds, or is not a number.
-    Ttl,
-    /// A template or a condition failed.
-    Template,
-    /// Two items of one blob have the same key.
-    DuplicateKey,
-    /// The document has another shape than the plan says, such as a list where an object is needed.
-    Shape,
-    /// No item's condition holds, so that nothing of the blob would be stored.
-    NoItem,
-}
-
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.serialize(f)
-    }
+/// What an item was made of.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// The number of its rule among those of its entity, from 0.
+    pub rule: usize,
+    /// Where its record is in the document.
+    pub place: Place,
 }
 
 /// What the mapping needs of a blob besides its bytes.
@@ -163,9 +124,10 @@ struct Entity {
     name: String,
     pattern: Pattern,
     duplicates: Duplicates,
+    /// How deep a document may be so that each of its records can be an item.
+    levels_max: u32,
     digest: Digest,
     items: Vec<ItemRule>,
-    shapes: Vec<Shape>,
 }
 
 impl Mapper {
@@ -181,7 +143,11 @@ impl Mapper {
         let patterns = RegexSet::new(all.map(Pattern::expression))
             .map_err(|error| Error::new(ErrorKind::Usage, "compile the plan's patterns").source(error))?;
         let entities = plan.entities.iter().zip(compiled.entities).map(|(entity, compiled)| {
-            let rules = entity.items.iter().zip(compiled.items).map(|(item, compiled)| ItemRule {
+            let steps_max = compiled.items.iter().map(|item| item.each.steps().len()).max().unwrap_or(0);
+            let steps_max = u32::try_from(steps_max).unwrap_or(u32::MAX - LEVELS_MAX);
+            let rules = entity.items.iter().zip(compiled.items).enumerate();
+            let rules = rules.map(|(number, (item, compiled))| ItemRule {
+                number,
                 compiled,
                 body: item.body.clone(),
                 past_ttl: entity.past_ttl,
@@ -190,9 +156,9 @@ impl Mapper {
                 name: entity.name.clone(),
                 pattern: compiled.pattern,
                 duplicates: entity.duplicates,
+                levels_max: LEVELS_MAX + steps_max,
                 digest: mapping_digest(entity, &plan.target),
                 items: rules.collect(),
-                shapes: entity.items.iter().map(Shape::of).collect(),
             }
         });
         Ok(Self {
@@ -249,12 +215,15 @@ impl Mapper {
     ///
     /// # Errors
     /// The quarantine, where it holds none.
-    pub fn decode(&self, entity: EntityId, body: &[u8]) -> Result<Json, Quarantine> {
-        Json::parse(body, self.entities[entity.0].duplicates)
+    pub fn decode(&self, entity: EntityId, body: &[u8]) -> Result<Document, Quarantine> {
+        let entity = &self.entities[entity.0];
+        let reading = Reading { duplicates: entity.duplicates, levels_max: entity.levels_max, offset: 0 };
+        Json::read(body, reading).map(Document::Json)
     }
 
-    /// The items that a blob of this entity becomes, at least one, in the order of the plan. Equal
-    /// arguments give equal items. `now` decides what a passed TTL is, and nothing else.
+    /// The items that a blob of this entity becomes, at least one: rule by rule in the order of the plan,
+    /// rules with the same `each` together, record by record in the order of the document. Equal arguments
+    /// give equal items. `now` decides what a passed TTL is, and nothing else.
     ///
     /// # Errors
     /// The quarantine, where it can't become items.
@@ -265,57 +234,22 @@ impl Mapper {
         body: &[u8],
         now: jiff::Timestamp,
     ) -> Result<Vec<MappedItem>, Quarantine> {
-        let json = self.decode(entity, body)?;
-        let entity = &self.entities[entity.0];
-        let pathname = blob.pathname.as_str();
-        let Some(captures) = entity.pattern.captures(pathname) else {
-            return Err(Quarantine {
-                reason: Reason::Shape,
-                detail: format!("the pathname is not of the form `{}`", entity.pattern.source()),
-                offset: None,
-            });
-        };
-        let context = |view| {
-            Input::from_object(Context {
-                view,
-                body: json.clone(),
-                pathname: Arc::from(pathname),
-                uploaded_at: blob.uploaded_at,
-                captures: captures.clone(),
-            })
-        };
-        let mut conditions = None;
-        let mut renderer =
-            Renderer { templates: &self.templates, evaluated: Evaluated::new(context(View::Template)) };
-        let mut items: Vec<MappedItem> = Vec::with_capacity(entity.items.len());
-        for rule in &entity.items {
-            if let Some(when) = rule.compiled.when {
-                let seen = conditions.get_or_insert_with(|| Evaluated::new(context(View::Condition)));
-                if !self.templates.holds(when, seen).map_err(failed_condition)? {
-                    continue;
-                }
-            }
-            let mapped = rule.build(&self.layout, &mut renderer, &json, pathname, now)?;
-            if items.iter().any(|item| item.key == mapped.key) {
-                let detail = "two items of the blob have the same key".to_owned();
-                return Err(Quarantine { reason: Reason::DuplicateKey, detail, offset: None });
-            }
-            items.push(mapped);
-        }
-        if items.is_empty() {
-            let detail = "no item's condition holds".to_owned();
-            return Err(Quarantine { reason: Reason::NoItem, detail, offset: None });
-        }
-        Ok(items)
+        self.map_document(entity, blob, &self.decode(entity, body)?, now)
     }
-}
 
-fn failed_condition(error: RenderError) -> Quarantine {
-    let detail = match error {
-        RenderError::Missing => "`when`: an input is undefined, null or empty".to_owned(),
-        RenderError::Failed(detail) => format!("`when`: {detail}"),
-    };
-    Quarantine { reason: Reason::Template, detail, offset: None }
+    /// The same, of a document that was decoded already.
+    ///
+    /// # Errors
+    /// As for [`Mapper::map`].
+    pub fn map_document(
+        &self,
+        entity: EntityId,
+        blob: BlobFacts<'_>,
+        document: &Document,
+        now: jiff::Timestamp,
+    ) -> Result<Vec<MappedItem>, Quarantine> {
+        run::run(self, &self.entities[entity.0], blob, document, now)
+    }
 }
 
 #[cfg(test)]

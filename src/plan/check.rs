@@ -268,9 +268,6 @@ fn supported(
         }
         return Err(Problem::new("groups of blobs are not supported yet").within("group_by"));
     }
-    if item.each.is_some() {
-        return Err(Problem::new("several records in one blob are not supported yet").within("each"));
-    }
     Ok(())
 }
 

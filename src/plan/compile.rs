@@ -2,11 +2,16 @@
 
 use super::pattern::Pattern;
 use super::problem::Problem;
+use super::records::RecordPath;
 use super::template::{TemplateId, Templates};
 use super::types::{EntityPlan, ItemPlan, PatternPlan, Plan};
 
-/// The variables of every template, besides the captures of the pathname.
-pub const VARIABLES: [&str; 3] = ["body", "pathname", "uploadedAt"];
+/// The variables of every template, besides the captures of the pathname: the document; the record, its place
+/// in its list and its name in its object, the one around it; the pathname; the time it was stored.
+pub const VARIABLES: [&str; 7] = ["body", "record", "index", "key", "parent", "pathname", "uploadedAt"];
+
+/// Those among [`VARIABLES`] that differ from record to record.
+pub const RECORD_VARIABLES: [&str; 4] = ["record", "index", "key", "parent"];
 
 /// The variable of a grouped item's templates.
 pub const GROUP: &str = "group";
@@ -36,6 +41,8 @@ pub struct CompiledEntity {
 /// One item's templates.
 #[derive(Debug)]
 pub struct CompiledItem {
+    /// Where its records are; the document itself where it has no steps.
+    pub each: RecordPath,
     /// Its condition.
     pub when: Option<TemplateId>,
     /// Its group's key.
@@ -97,6 +104,11 @@ fn compile_entity(templates: &mut Templates, entity: &EntityPlan) -> Result<Comp
 
 fn compile_item(templates: &mut Templates, item: &ItemPlan, names: &[&str]) -> Result<CompiledItem, Problem> {
     let at = |key: &'static str| move |message: String| Problem::new(message).within(key);
+    let each = match &item.each {
+        Some(source) => RecordPath::new(source)
+            .map_err(|message| at("each")(format!("the path `{source}`: {message}")))?,
+        None => RecordPath::default(),
+    };
     let when = match &item.when {
         Some(source) => Some(templates.add_condition(source, names).map_err(at("when"))?),
         None => None,
@@ -114,5 +126,5 @@ fn compile_item(templates: &mut Templates, item: &ItemPlan, names: &[&str]) -> R
         let id = templates.add(source, &names).map_err(|message| Problem::new(message).within(name))?;
         attributes.push((name.clone(), id));
     }
-    Ok(CompiledItem { when, group_by, attributes })
+    Ok(CompiledItem { each, when, group_by, attributes })
 }

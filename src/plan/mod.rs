@@ -14,6 +14,7 @@ mod near;
 mod overrides;
 pub mod pattern;
 mod problem;
+pub mod records;
 pub mod template;
 mod types;
 

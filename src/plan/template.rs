@@ -5,12 +5,13 @@
 //! [`RenderError::Missing`], never text; and numbers are their own text, never a float. An error never
 //! repeats a value.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
 
+use super::compile::{GROUP, RECORD_VARIABLES};
 use super::filters;
 use super::input::{Invalid, text_of};
 
@@ -70,20 +71,55 @@ struct Source {
     kind: Kind,
     name: String,
     text: String,
+    scope: Scope,
+}
+
+/// For how long what an expression is stays the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Scope {
+    /// For a blob.
+    Blob,
+    /// For a record of it.
+    Record,
+    /// For one item of a record.
+    Group,
+}
+
+impl Scope {
+    fn of(variables: &HashSet<String>) -> Self {
+        if variables.contains(GROUP) {
+            Self::Group
+        } else if RECORD_VARIABLES.iter().any(|name| variables.contains(*name)) {
+            Self::Record
+        } else {
+            Self::Blob
+        }
+    }
 }
 
 /// What the expressions of a plan are for one blob, as far as they were asked for.
 #[derive(Debug)]
 pub struct Evaluated {
     context: Value,
-    results: Vec<Option<Result<Arc<str>, RenderError>>>,
+    /// With the generation of their scope in which they were evaluated.
+    results: Vec<Option<(u64, Result<Arc<str>, RenderError>)>>,
+    /// How often each scope was entered.
+    generations: [u64; 3],
 }
 
 impl Evaluated {
     /// Nothing yet, for a blob's variables.
     #[must_use]
     pub fn new(context: Value) -> Self {
-        Self { context, results: Vec::new() }
+        Self { context, results: Vec::new(), generations: [0; 3] }
+    }
+
+    /// Goes on with other variables, of which those of wider scopes are the same.
+    pub fn enter(&mut self, scope: Scope, context: Value) {
+        self.context = context;
+        for generation in &mut self.generations[scope as usize..] {
+            *generation += 1;
+        }
     }
 }
 
@@ -168,15 +204,20 @@ impl Templates {
     }
 
     fn evaluate(&self, evaluation: Evaluation, evaluated: &mut Evaluated) -> Result<Arc<str>, RenderError> {
-        let Evaluated { context, results } = evaluated;
+        let Evaluated { context, results, generations } = evaluated;
         results.resize(self.sources.len(), None);
-        let evaluate = || {
-            let source = &self.sources[evaluation.0];
-            let template = self.environment(source.kind).get_template(&source.name);
-            let text = template.and_then(|template| template.render(&*context));
-            text.map(Arc::from).map_err(|error| classify(&error))
-        };
-        results[evaluation.0].get_or_insert_with(evaluate).clone()
+        let source = &self.sources[evaluation.0];
+        let now = generations[source.scope as usize];
+        if let Some((then, result)) = &results[evaluation.0]
+            && *then == now
+        {
+            return result.clone();
+        }
+        let template = self.environment(source.kind).get_template(&source.name);
+        let text = template.and_then(|template| template.render(&*context));
+        let result = text.map(Arc::from).map_err(|error| classify(&error));
+        results[evaluation.0] = Some((now, result.clone()));
+        result
     }
 
     fn insert(
@@ -237,7 +278,9 @@ impl Templates {
         };
         let added = environment.add_template_owned(name.clone(), text.clone());
         added.map_err(|error| words(&error))?;
-        self.sources.push(Source { kind, name, text });
+        let variables = environment.get_template(&name).map(|template| template.undeclared_variables(false));
+        let scope = Scope::of(&variables.unwrap_or_default());
+        self.sources.push(Source { kind, name, text, scope });
         Ok(Evaluation(self.sources.len() - 1))
     }
 

@@ -224,7 +224,8 @@ pub enum PastTtl {
 /// partition key and sort key, and may be an index's.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ItemPlan {
-    /// Path of the records within the body, for several items from one blob; the root where absent.
+    /// Where its records are in the document, for several items from one blob: names and `[*]`, as
+    /// `records[*]`. The document itself is the record where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub each: Option<String>,
     /// A template: blobs of one group become one item, the newest one's.

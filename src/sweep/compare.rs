@@ -8,7 +8,7 @@ use super::drift::{Drift, DriftKind};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{owner, source_rev};
 use crate::digest::Digest;
-use crate::mapping::{Json, MappedItem, Quarantine, Reason};
+use crate::mapping::{Document, MappedItem, Quarantine, Reason};
 use crate::target::control::{Anchor, AnchorState};
 use crate::value::{Item, Key, Value};
 
@@ -26,7 +26,7 @@ pub struct Pair {
     /// The items under the anchor's keys and under the expected ones. None: not looked at.
     pub items: Option<BTreeMap<Key, Item>>,
     /// The document that the blob holds. None: not looked at, or none.
-    pub document: Option<Json>,
+    pub document: Option<Document>,
     /// What the blob maps to. None: not looked at.
     pub expected: Option<Result<Vec<MappedItem>, Quarantine>>,
     /// The digest of the retained bytes, or why they can't be read. None: not looked at, or none kept.

@@ -118,9 +118,11 @@ impl Sweep<'_> {
     fn round_trip(&self, pair: &Pair) -> Option<String> {
         let Rule::Entity(entity) = self.converger.mapper.rule(&pair.pathname) else { return None };
         let named = pair.anchor.as_ref()?.items.iter();
-        let items: Vec<&Item> = named.filter_map(|key| pair.items.as_ref()?.get(key)).collect();
-        let rebuilt = self.converger.mapper.rebuild(entity, items)?;
-        let same = pair.document.as_ref()?.semantically_eq(&rebuilt);
+        let items: Vec<&Item> = named.map(|key| pair.items.as_ref()?.get(key)).collect::<Option<_>>()?;
+        let (document, expected) = (pair.document.as_ref()?, pair.expected.as_ref()?.as_ref().ok()?);
+        let skeleton = self.converger.mapper.skeleton(entity, document, expected);
+        let rebuilt = self.converger.mapper.rebuild(entity, &items, &skeleton)?;
+        let same = document.semantically_eq(&rebuilt);
         (!same).then(|| "the JSON rebuilt from the items is not the blob's".to_owned())
     }
 

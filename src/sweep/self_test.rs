@@ -84,7 +84,7 @@ mod tests {
     use super::*;
     use crate::blob::{ListedBlob, Pathname};
     use crate::digest::Digest;
-    use crate::mapping::{Json, MappedItem};
+    use crate::mapping::{Document, Json, MappedItem};
     use crate::plan::Duplicates;
     use crate::target::control::{Anchor, AnchorState, BlobHead};
     use crate::value::{Item, Key};
@@ -131,8 +131,8 @@ mod tests {
             mapping: Some(sha256),
             anchor: Some(anchor),
             items: Some(BTreeMap::from([(key.clone(), stored)])),
-            document: Json::parse(b"{}", Duplicates::Quarantine).ok(),
-            expected: Some(Ok(vec![MappedItem { key, item, omitted: Vec::new() }])),
+            document: Json::parse(b"{}", Duplicates::Quarantine).ok().map(Document::Json),
+            expected: Some(Ok(vec![MappedItem::new(key, item)])),
             retained: Some(Ok(sha256)),
             not_rebuilt: None,
         }

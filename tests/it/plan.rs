@@ -149,8 +149,8 @@ fn what_is_wrong_is_named_with_line_and_key() {
         ),
         (
             "SK = \"META\"",
-            "SK = \"META\"\neach = \"body.list\"",
-            "plan.md:25: `entity[0].item[0].each`: several records in one blob are not supported yet",
+            "SK = \"META\"\neach = \"list[0]\"",
+            "plan.md:25: `entity[0].item[0].each`: the path `list[0]`: `[` is followed by `*]`",
         ),
         (
             "name = \"record\"",

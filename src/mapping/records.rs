@@ -1,0 +1,131 @@
+//! Finds the records of a document.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::document::Document;
+use super::json::Json;
+use super::quarantine::{Quarantine, Reason};
+use crate::plan::records::RecordStep;
+
+/// Where in its document a record is. Shown as `teams[3].members[0]`; a member that `[*]` found in an object
+/// is shown by its place in the order of the names, `records{7}`, since such names may be somebody's data.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Place(pub(super) Vec<PlaceStep>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum PlaceStep {
+    /// The member that the plan names.
+    Name(Arc<str>),
+    /// A member that `[*]` found, and its place in the order of the names.
+    Member(Arc<str>, usize),
+    /// An element of a list.
+    Element(usize),
+}
+
+impl Place {
+    /// Whether it is the document itself.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_root() {
+            return f.write_str("the document");
+        }
+        for (at, step) in self.0.iter().enumerate() {
+            match step {
+                PlaceStep::Name(name) if at == 0 => f.write_str(name)?,
+                PlaceStep::Name(name) => write!(f, ".{name}")?,
+                PlaceStep::Member(_, at) => write!(f, "{{{at}}}")?,
+                PlaceStep::Element(at) => write!(f, "[{at}]")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A record, and what templates may ask of where it is.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) value: Document,
+    pub(super) place: Place,
+    /// Its place in its list.
+    pub(super) index: Option<usize>,
+    /// Its name in its object.
+    pub(super) key: Option<Arc<str>>,
+    /// What the `[*]` before found, or the document.
+    pub(super) parent: Option<Json>,
+}
+
+type Take<'a> = &'a mut dyn FnMut(Record) -> Result<(), Quarantine>;
+
+/// Takes each record of a document, in order; members of an object in the order of their names.
+pub(super) fn each(document: &Json, steps: &[RecordStep], take: Take<'_>) -> Result<(), Quarantine> {
+    let around = Around { index: None, key: None, parent: None, owner: document };
+    walk(document, steps, &around, &mut Place::default(), take)
+}
+
+struct Around<'a> {
+    index: Option<usize>,
+    key: Option<&'a str>,
+    parent: Option<&'a Json>,
+    owner: &'a Json,
+}
+
+/// The recursion is bounded by the steps of the path.
+fn walk(
+    json: &Json,
+    steps: &[RecordStep],
+    around: &Around<'_>,
+    place: &mut Place,
+    take: Take<'_>,
+) -> Result<(), Quarantine> {
+    match (steps.split_first(), json) {
+        (None, _) => take(Record {
+            value: json.clone().into(),
+            place: place.clone(),
+            index: around.index,
+            key: around.key.map(Arc::from),
+            parent: around.parent.cloned(),
+        }),
+        (Some((RecordStep::Name(name), rest)), Json::Object(members)) => {
+            let Some(json) = members.get(&**name) else { return Ok(()) };
+            place.0.push(PlaceStep::Name(Arc::clone(name)));
+            walk(json, rest, around, place, take)?;
+            place.0.pop();
+            Ok(())
+        }
+        (Some((RecordStep::Each, rest)), Json::Array(list)) => {
+            for (index, json) in list.iter().enumerate() {
+                place.0.push(PlaceStep::Element(index));
+                let around =
+                    Around { index: Some(index), key: None, parent: Some(around.owner), owner: json };
+                walk(json, rest, &around, place, take)?;
+                place.0.pop();
+            }
+            Ok(())
+        }
+        (Some((RecordStep::Each, rest)), Json::Object(members)) => {
+            for (at, (name, json)) in members.iter().enumerate() {
+                place.0.push(PlaceStep::Member(name.as_str().into(), at));
+                let around = Around { index: None, key: Some(name), parent: Some(around.owner), owner: json };
+                walk(json, rest, &around, place, take)?;
+                place.0.pop();
+            }
+            Ok(())
+        }
+        (Some((RecordStep::Each, _)), _) => Err(Quarantine::new(
+            Reason::Shape,
+            "the plan looks for records in it, and it is neither a list nor an object",
+        )
+        .of_record(place)),
+        (Some((RecordStep::Name(name), _)), _) => {
+            let detail = format!("the plan looks for records under `{name}`, and it is not an object");
+            Err(Quarantine::new(Reason::Shape, detail).of_record(place))
+        }
+    }
+}

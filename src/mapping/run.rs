@@ -1,0 +1,168 @@
+//! The mapping of one blob: its records, rule by rule.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use minijinja::Value as Input;
+
+use super::context::{BlobVariables, Context, View};
+use super::document::Document;
+use super::item::{ItemRule, Material};
+use super::quarantine::{Quarantine, Reason};
+use super::records::{self, Place, Record};
+use super::{BlobFacts, Entity, MappedItem, Mapper, Origin};
+use crate::plan::template::{Evaluated, RenderError, Scope, TemplateId};
+
+/// The mapping of one blob, on its way.
+struct Run<'a> {
+    mapper: &'a Mapper,
+    pathname: &'a str,
+    now: Timestamp,
+    blob: Arc<BlobVariables>,
+    values: Evaluated,
+    conditions: Evaluated,
+    records_count: usize,
+    items: Vec<MappedItem>,
+}
+
+pub(super) fn run(
+    mapper: &Mapper,
+    entity: &Entity,
+    blob: BlobFacts<'_>,
+    document: &Document,
+    now: Timestamp,
+) -> Result<Vec<MappedItem>, Quarantine> {
+    let pathname = blob.pathname.as_str();
+    let Some(captures) = entity.pattern.captures(pathname) else {
+        let detail = format!("the pathname is not of the form `{}`", entity.pattern.source());
+        return Err(Quarantine::new(Reason::Shape, detail));
+    };
+    let variables = BlobVariables {
+        body: document.clone(),
+        pathname: Arc::from(pathname),
+        uploaded_at: blob.uploaded_at,
+        captures,
+    };
+    let mut run = Run {
+        mapper,
+        pathname,
+        now,
+        blob: Arc::new(variables),
+        values: Evaluated::new(Input::UNDEFINED),
+        conditions: Evaluated::new(Input::UNDEFINED),
+        records_count: 0,
+        items: Vec::with_capacity(entity.items.len()),
+    };
+    for rules in entity.items.chunk_by(|a, b| a.compiled.each == b.compiled.each) {
+        run.records(rules, document)?;
+    }
+    run.finish()
+}
+
+impl Run<'_> {
+    /// The items of rules that have the same records.
+    fn records(&mut self, rules: &[ItemRule], document: &Document) -> Result<(), Quarantine> {
+        let Some(first) = rules.first() else { return Ok(()) };
+        match (first.compiled.each.steps(), document) {
+            ([], _) => {
+                let value = document.clone();
+                self.record(
+                    rules,
+                    Record { value, place: Place::default(), index: None, key: None, parent: None },
+                )
+            }
+            (steps, Document::Json(json)) => {
+                records::each(json, steps, &mut |record| self.record(rules, record))
+            }
+            (_, Document::Bytes(_)) => {
+                Err(Quarantine::new(Reason::Shape, "bytes that are not read have no records"))
+            }
+        }
+    }
+
+    fn record(&mut self, rules: &[ItemRule], record: Record) -> Result<(), Quarantine> {
+        self.records_count += 1;
+        let record = Arc::new(record);
+        let blob = Arc::clone(&self.blob);
+        let context = |view, group| {
+            let (blob, record) = (Arc::clone(&blob), Some(Arc::clone(&record)));
+            Input::from_object(Context { view, blob, record, group })
+        };
+        self.values.enter(Scope::Record, context(View::Template, None));
+        if rules.iter().any(|rule| rule.compiled.when.is_some()) {
+            self.conditions.enter(Scope::Record, context(View::Condition, None));
+        }
+        let material = Material {
+            templates: &self.mapper.templates,
+            layout: &self.mapper.layout,
+            pathname: self.pathname,
+            record: &record,
+            now: self.now,
+        };
+        for rule in rules {
+            if let Some(when) = rule.compiled.when {
+                let holds = self.mapper.templates.holds(when, &mut self.conditions);
+                if !holds.map_err(|error| failed("when", error).of_record(&record.place))? {
+                    continue;
+                }
+            }
+            let group = match rule.compiled.group_by {
+                Some(id) => Some(self.group(id).map_err(|quarantine| quarantine.of_record(&record.place))?),
+                None => None,
+            };
+            if let Some(group) = &group {
+                self.values.enter(Scope::Group, context(View::Template, Some(group.as_str().into())));
+            }
+            let built = rule.build(material, &mut self.values)?;
+            let origin = Origin { rule: rule.number, place: record.place.clone() };
+            let (key, item, omitted) = (built.key, built.item, built.omitted);
+            self.items.push(MappedItem { key, item, omitted, group, origin });
+        }
+        Ok(())
+    }
+
+    fn group(&mut self, id: TemplateId) -> Result<String, Quarantine> {
+        self.mapper.templates.render(id, &mut self.values).map_err(|error| match error {
+            RenderError::Missing => {
+                Quarantine::new(Reason::Key, "the input of `group_by` is missing, null or empty")
+            }
+            failure => failed("group_by", failure),
+        })
+    }
+
+    /// All items, each with a key of its own.
+    fn finish(self) -> Result<Vec<MappedItem>, Quarantine> {
+        if self.items.is_empty() {
+            let detail =
+                if self.records_count == 0 { "it has no record" } else { "no item's condition holds" };
+            return Err(Quarantine::new(Reason::NoItem, detail));
+        }
+        let mut owners = HashMap::with_capacity(self.items.len());
+        for item in &self.items {
+            if let Some(other) = owners.insert(&item.key, item) {
+                return Err(Quarantine::new(Reason::DuplicateKey, same_key(&other.origin, &item.origin)));
+            }
+        }
+        Ok(self.items)
+    }
+}
+
+fn same_key(first: &Origin, second: &Origin) -> String {
+    let (a, b) = (first.rule + 1, second.rule + 1);
+    match (first.place == second.place, a == b) {
+        (true, _) => format!("items {a} and {b} of `{}` have the same key", first.place),
+        (false, true) => format!("`{}` and `{}` have the same key", first.place, second.place),
+        (false, false) => {
+            format!("item {a} of `{}` and item {b} of `{}` have the same key", first.place, second.place)
+        }
+    }
+}
+
+fn failed(key: &str, error: RenderError) -> Quarantine {
+    let detail = match error {
+        RenderError::Missing => format!("`{key}`: an input is undefined, null or empty"),
+        RenderError::Failed(detail) => format!("`{key}`: {detail}"),
+    };
+    Quarantine::new(Reason::Template, detail)
+}
