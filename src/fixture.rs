@@ -19,6 +19,9 @@ use crate::mapping::Reason;
 /// The plan that the example data is for: FUSE's, as the project ships it.
 pub const PLAN: &str = include_str!("../migration-plan.md");
 
+/// What the encrypted blobs of the example data are encrypted with: the secret in `fixtures/envelope/make.mjs`.
+pub const ENCRYPTION_KEY: &str = "the key of the example data, which protects nothing";
+
 /// When the first sign-up of the example data came: 2026-01-05T08:00:00Z, in milliseconds.
 const FIRST_SIGNUP_MS: i64 = 1_767_600_000_000;
 

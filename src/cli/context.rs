@@ -141,7 +141,8 @@ impl Context {
         if let Some(mapper) = self.mapper.get() {
             return Ok(Arc::clone(mapper));
         }
-        let mapper = Arc::new(Mapper::new(self.plan()?)?);
+        let key = self.environment.encryption_key.clone();
+        let mapper = Arc::new(Mapper::with_key(self.plan()?, key)?);
         Ok(Arc::clone(self.mapper.get_or_init(|| mapper)))
     }
 

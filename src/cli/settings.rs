@@ -19,6 +19,8 @@ pub(crate) const SERVICE_URL: &str = "https://vercel.com/api/blob";
 pub(crate) struct Environment {
     /// `BLOB_READ_WRITE_TOKEN`.
     pub(crate) blob_token: Option<SecretString>,
+    /// `ENCRYPTION_KEY`: what encrypted blobs are opened with.
+    pub(crate) encryption_key: Option<SecretString>,
     /// `MIGRATE_BLOB_URL`: the source's base URL for this program alone.
     pub(crate) migrate_blob_url: Option<String>,
     /// `VERCEL_BLOB_API_URL`: the official SDKs' variable for the same.
@@ -43,6 +45,7 @@ impl Environment {
     fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Self {
         Self {
             blob_token: get("BLOB_READ_WRITE_TOKEN").map(SecretString::from),
+            encryption_key: get("ENCRYPTION_KEY").map(SecretString::from),
             migrate_blob_url: get("MIGRATE_BLOB_URL"),
             vercel_blob_api_url: get("VERCEL_BLOB_API_URL"),
             table: get("DYNAMODB_TABLE_NAME"),
@@ -274,5 +277,7 @@ mod tests {
         let secret = environment(&[("BLOB_READ_WRITE_TOKEN", "vercel_blob_rw_store_secret")]);
         assert!(!format!("{secret:?}").contains("secret\""), "{secret:?}");
         assert_eq!(Environment::default().token().unwrap_err().kind(), ErrorKind::Usage);
+        let key = environment(&[("ENCRYPTION_KEY", "sesame")]);
+        assert!(key.encryption_key.is_some() && !format!("{key:?}").contains("sesame"));
     }
 }

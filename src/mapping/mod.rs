@@ -8,7 +8,9 @@
 //! compiled in [`crate::plan::template`]. Nothing in here may read a clock, a store or the environment.
 
 mod context;
+mod decode;
 mod document;
+mod envelope;
 mod item;
 mod json;
 mod quarantine;
@@ -17,6 +19,7 @@ mod run;
 mod skeleton;
 
 use regex::RegexSet;
+use secrecy::SecretString;
 
 use crate::blob::Pathname;
 use crate::digest::Digest;
@@ -24,8 +27,9 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::plan::compile::CompiledPlan;
 use crate::plan::pattern::Pattern;
 use crate::plan::template::Templates;
-use crate::plan::{Duplicates, PatternPlan, Plan, mapping_digest};
+use crate::plan::{Decode, Duplicates, PatternPlan, Plan, mapping_digest};
 use crate::value::{Item, Key};
+use envelope::Vault;
 use item::{ItemRule, Layout};
 use json::Reading;
 
@@ -111,6 +115,7 @@ pub struct BlobFacts<'a> {
 #[derive(Debug)]
 pub struct Mapper {
     templates: Templates,
+    vault: Vault,
     layout: Layout,
     entities: Vec<Entity>,
     ignored: Vec<PatternPlan>,
@@ -123,6 +128,7 @@ pub struct Mapper {
 struct Entity {
     name: String,
     pattern: Pattern,
+    decode: Decode,
     duplicates: Duplicates,
     /// How deep a document may be so that each of its records can be an item.
     levels_max: u32,
@@ -131,11 +137,28 @@ struct Entity {
 }
 
 impl Mapper {
-    /// Compiles a plan's patterns and templates.
+    /// Compiles a plan's patterns and templates, without a key for encrypted blobs.
     ///
     /// # Errors
-    /// `Usage`, naming entity and key, for a pattern or template that can't be compiled.
+    /// As for [`Mapper::with_key`].
     pub fn new(plan: &Plan) -> Result<Self> {
+        Self::with_key(plan, None)
+    }
+
+    /// The same, with the secret that encrypted blobs are opened with. It is part of no digest.
+    ///
+    /// # Errors
+    /// `Usage`, naming entity and key, for a pattern or template that can't be compiled, and where an
+    /// entity's blobs are always encrypted and there is no secret.
+    pub fn with_key(plan: &Plan, secret: Option<SecretString>) -> Result<Self> {
+        let vault = Vault::new(secret);
+        let sealed = plan.entities.iter().find(|entity| entity.decode == Decode::FuseEnvelope);
+        if let Some(entity) = sealed.filter(|_| !vault.has_secret()) {
+            return Err(Error::new(ErrorKind::Usage, "open encrypted blobs")
+                .key(format_args!("entity `{}`", entity.name))
+                .message("its blobs are encrypted, and there is no key")
+                .hint("set ENCRYPTION_KEY to the secret that the application encrypts with"));
+        }
         let compiled = CompiledPlan::new(plan)?;
         let layout = Layout::new(&plan.target);
         let all = compiled.accepted.iter().chain(&compiled.ignored);
@@ -155,6 +178,7 @@ impl Mapper {
             Entity {
                 name: entity.name.clone(),
                 pattern: compiled.pattern,
+                decode: entity.decode,
                 duplicates: entity.duplicates,
                 levels_max: LEVELS_MAX + steps_max,
                 digest: mapping_digest(entity, &plan.target),
@@ -164,6 +188,7 @@ impl Mapper {
         Ok(Self {
             entities: entities.collect(),
             templates: compiled.templates,
+            vault,
             layout,
             ignored: plan.ignored.clone(),
             accepted: plan.accepted.clone(),
@@ -218,7 +243,7 @@ impl Mapper {
     pub fn decode(&self, entity: EntityId, body: &[u8]) -> Result<Document, Quarantine> {
         let entity = &self.entities[entity.0];
         let reading = Reading { duplicates: entity.duplicates, levels_max: entity.levels_max, offset: 0 };
-        Json::read(body, reading).map(Document::Json)
+        decode::decode(entity.decode, reading, &self.vault, body)
     }
 
     /// The items that a blob of this entity becomes, at least one: rule by rule in the order of the plan,

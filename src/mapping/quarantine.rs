@@ -62,6 +62,10 @@ impl fmt::Display for Quarantine {
 pub enum Reason {
     /// Not JSON, or not UTF-8.
     NotJson,
+    /// Compressed, and cut off, damaged or too large.
+    Gzip,
+    /// Encrypted, and it can't be opened.
+    Decrypt,
     /// A number that DynamoDB can't hold.
     Number,
     /// The item would be larger than DynamoDB's limit.

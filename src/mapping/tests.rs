@@ -1,3 +1,4 @@
+mod decode;
 mod records;
 
 use super::*;

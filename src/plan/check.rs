@@ -200,11 +200,10 @@ fn entity(
         return Err(Problem::new("there is no `[[entity.item]]`, so its blobs would become nothing"));
     }
     for (index, (item, compiled)) in entity.items.iter().zip(&compiled.items).enumerate() {
-        let checked = self::item(target, item).and_then(|()| supported(target, item, compiled, templates));
+        let checked = self::item(target, item)
+            .and_then(|()| if entity.decode == Decode::Raw { raw(item) } else { Ok(()) })
+            .and_then(|()| supported(target, item, compiled, templates));
         checked.map_err(|problem| problem.element(index).within("item"))?;
-    }
-    if entity.decode != Decode::Json {
-        return Err(Problem::new("envelopes are not supported yet; only `json` is").within("decode"));
     }
     Ok(())
 }
@@ -247,6 +246,21 @@ fn item(target: &TargetPlan, item: &ItemPlan) -> Result<(), Problem> {
             let message = format!("`{name}` is the name of another attribute");
             return Err(Problem::new(message).within("body"));
         }
+    }
+    Ok(())
+}
+
+/// What an item of bytes that are not read must satisfy.
+fn raw(item: &ItemPlan) -> Result<(), Problem> {
+    if item.each.is_some() {
+        return Err(Problem::new("with `decode = \"raw\"` the bytes are not read, so they have no records")
+            .within("each"));
+    }
+    if item.body == BodyPlacement::Attributes {
+        return Err(Problem::new(
+            "with `decode = \"raw\"` the bytes go into one attribute: `body = \"nested:NAME\"`",
+        )
+        .within("body"));
     }
     Ok(())
 }

@@ -190,10 +190,14 @@ pub enum Decode {
     /// One JSON document.
     #[default]
     Json,
-    /// FUSE's encrypted envelope (AES-256-GCM).
+    /// One JSON document a line; the list of them is the document.
+    Ndjson,
+    /// FUSE's encrypted envelope (AES-256-GCM); the document inside.
     FuseEnvelope,
-    /// By what the body looks like.
+    /// One JSON document, or an envelope: by what it looks like.
     Auto,
+    /// Bytes that are not read, for one binary attribute.
+    Raw,
 }
 
 /// What to do when an object holds the same name twice.

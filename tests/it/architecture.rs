@@ -28,7 +28,7 @@ const RULES: [Rule; 6] = [
     },
     Rule {
         what: "the AWS SDK is for the DynamoDB target",
-        pattern: r"\baws_[a-z_]+::",
+        pattern: r"\baws_(config|credential|runtime|sdk|smithy|types)[a-z_]*::",
         within: &["src/"],
         allowed: &["src/target/dynamodb/"],
     },

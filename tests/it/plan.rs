@@ -154,8 +154,8 @@ fn what_is_wrong_is_named_with_line_and_key() {
         ),
         (
             "name = \"record\"",
-            "name = \"record\"\ndecode = \"auto\"",
-            "plan.md:21: `entity[0].decode`: envelopes are not supported yet",
+            "name = \"record\"\ndecode = \"raw\"",
+            "plan.md:23: `entity[0].item[0].body`: with `decode = \"raw\"` the bytes go into one attribute",
         ),
         (
             "settle = \"15m\"",
