@@ -9,6 +9,7 @@
 
 mod bulk;
 mod fetch;
+mod large;
 mod prepare;
 
 use std::sync::Arc;
@@ -16,7 +17,8 @@ use std::time::Duration;
 
 pub use bulk::Seen;
 pub use fetch::{BODY_BYTES_MAX, Bodies, NoBodies, SavedBody};
-use prepare::Prepared;
+use large::Large;
+use prepare::{Action, Prepared};
 
 use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
@@ -24,8 +26,8 @@ use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
 use crate::protocol::{Rev, Rules};
-use crate::target::control::{Anchor, AnchorState, BodyRef, Control, MappedVersion, names};
-use crate::target::{Outcome, Refusal};
+use crate::target::control::{Anchor, AnchorState, Control, MappedVersion, names};
+use crate::target::{Outcome, Refusal, Write};
 use crate::value::{Item, Key, Value};
 
 /// How often a converge begins anew before it gives up; others must win that often in a row.
@@ -142,23 +144,26 @@ impl Converger {
         let entity = self.entity(pathname);
         let mut anchor: Option<Anchor> = None;
         let mut blob: Option<ListedBlob> = None;
+        let mut large: Option<Large> = None;
         let mut quarantined = false;
         let mut round = 0;
         loop {
-            match machine.next() {
-                Next::ReadMirror => {
+            let (rev, attempt) = match (machine.next(), &large) {
+                (Next::ReadMirror, _) => {
                     anchor = self.control.anchor(pathname).await?;
                     machine.mirror(Anchor::mirror(anchor.as_ref()));
+                    continue;
                 }
-                Next::ReadAuthority => {
+                (Next::ReadAuthority, _) => {
                     // A pathname that no entity maps holds nothing as far as the mirror is concerned.
                     blob = match entity {
                         Some(_) => self.source().head(pathname).await?.map(|head| head.blob),
                         None => None,
                     };
                     machine.authority(entity.and_then(|entity| self.mapped_version(entity, blob.as_ref())));
+                    continue;
                 }
-                Next::Write { change, .. } => {
+                (Next::Write { change, .. }, _) => {
                     self.pause(&mut round).await;
                     let prepared =
                         self.prepare(pathname, entity, anchor.as_ref(), blob.as_ref(), &change).await?;
@@ -167,16 +172,26 @@ impl Converger {
                         continue;
                     };
                     quarantined = prepared.quarantined;
-                    match self.apply(&prepared).await? {
-                        Attempt::Collision { key, owner } => return Ok(Converged::Collision { key, owner }),
-                        Attempt::Written(written) => {
-                            *unknown |= written == Written::Unknown;
-                            machine.written(&prepared.anchor.rev, &written);
+                    if !prepared.fits() {
+                        if let Some((key, owner)) = self.taken(&prepared).await? {
+                            return Ok(Converged::Collision { key, owner });
                         }
-                        Attempt::NotSent => machine.body_gone(),
+                        let change = Large::new(prepared);
+                        machine.in_parts(change.parts.len());
+                        large = Some(change);
+                        continue;
                     }
+                    (prepared.anchor.rev.clone(), self.apply(&prepared).await?)
                 }
-                Next::Done(done) => {
+                (Next::Begin { .. }, Some(large)) => (large.pending.rev.clone(), self.begin(large).await?),
+                (Next::Part { number, .. }, Some(large)) => {
+                    (large.pending.rev.clone(), self.part(large, number).await?)
+                }
+                (Next::Finish { .. }, Some(large)) => (large.last.rev.clone(), self.finish(large).await?),
+                (Next::Begin { .. } | Next::Part { .. } | Next::Finish { .. }, None) => {
+                    unreachable!("invariant: only a large change has parts")
+                }
+                (Next::Done(done), _) => {
                     return Ok(match done {
                         Done::Equal => equal(anchor.as_ref()),
                         Done::Written if quarantined => Converged::Quarantined,
@@ -184,6 +199,14 @@ impl Converger {
                         Done::GaveUp => Converged::GaveUp,
                     });
                 }
+            };
+            match attempt {
+                Attempt::Collision { key, owner } => return Ok(Converged::Collision { key, owner }),
+                Attempt::Written(written) => {
+                    *unknown |= written == Written::Unknown;
+                    machine.written(&rev, &written);
+                }
+                Attempt::NotSent => machine.body_gone(),
             }
         }
     }
@@ -211,47 +234,63 @@ impl Converger {
     /// Sends one prepared change.
     async fn apply(&self, prepared: &Prepared) -> Result<Attempt> {
         self.permit.check()?;
-        match self.control.put_bodies(prepared.body_rows.clone()).await {
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(Attempt::NotSent),
-            stored => stored?,
+        if !self.stored(&prepared.rows).await? {
+            return Ok(Attempt::NotSent);
         }
-        let mut writes = prepared.writes();
+        let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
+        let sent = self.send(&anchor.rev, prepared.writes(), &prepared.actions).await?;
+        Ok(match sent {
+            Sent::Applied => {
+                self.drop_beside(seen, Some(anchor)).await;
+                Attempt::Written(Written::Applied)
+            }
+            Sent::Unknown => Attempt::Written(Written::Unknown),
+            Sent::Raced(found) => {
+                let rev = found.as_ref().and_then(Anchor::rev_of);
+                if rev.as_ref() == Some(&anchor.rev) {
+                    self.drop_beside(seen, Some(anchor)).await;
+                } else {
+                    self.drop_new(prepared, found.as_ref()).await;
+                }
+                Attempt::Written(Written::Refused { found: rev })
+            }
+            Sent::Collision { key, owner } => {
+                self.drop_new(prepared, None).await;
+                Attempt::Collision { key, owner }
+            }
+        })
+    }
+
+    /// Stores rows beside an anchor; says whether all of them are there for sure.
+    async fn stored(&self, rows: &[Item]) -> Result<bool> {
+        match self.control.put_rows(rows.to_vec()).await {
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Ok(false),
+            stored => stored.map(|()| true),
+        }
+    }
+
+    /// Sends a transaction whose first write is about the anchor, and the others are `actions`.
+    async fn send(&self, rev: &Rev, mut writes: Vec<Write>, actions: &[Action]) -> Result<Sent> {
         // A token stands for one request: what leaves out a removal is another one.
-        let mut token = prepared.anchor.rev.to_string();
+        let mut token = rev.to_string();
         loop {
             let refusals = match self.control.store().transact(&token, writes.clone()).await {
-                Ok(Outcome::Applied) => {
-                    self.drop_replaced(prepared).await;
-                    return Ok(Attempt::Written(Written::Applied));
-                }
+                Ok(Outcome::Applied) => return Ok(Sent::Applied),
                 Ok(Outcome::Refused(refusals)) => refusals,
-                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
-                    return Ok(Attempt::Written(Written::Unknown));
-                }
+                Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(Sent::Unknown),
                 Err(error) => return Err(error),
             };
-            match judge_refusal(prepared, &refusals) {
-                Verdict::Raced(found) => {
-                    let rev = found.as_ref().and_then(Anchor::rev_of);
-                    if rev.as_ref() == Some(&prepared.anchor.rev) {
-                        self.drop_replaced(prepared).await;
-                    } else {
-                        self.drop_new(prepared, found.as_ref()).await;
-                    }
-                    return Ok(Attempt::Written(Written::Refused { found: rev }));
-                }
-                Verdict::Collision { key, owner } => {
-                    self.drop_new(prepared, None).await;
-                    return Ok(Attempt::Collision { key, owner });
-                }
+            match judge_refusal(actions, refusals) {
+                Verdict::Raced(found) => return Ok(Sent::Raced(found)),
+                Verdict::Collision { key, owner } => return Ok(Sent::Collision { key, owner }),
                 // An item that was to be removed is somebody else's by now: it is left to them. Each
                 // round leaves out at least one removal, so this ends.
-                Verdict::NotOurs(actions) => {
+                Verdict::NotOurs(refused) => {
                     token = names::token();
                     writes = writes
                         .into_iter()
                         .enumerate()
-                        .filter(|(action, _)| !actions.contains(action))
+                        .filter(|(action, _)| !refused.contains(action))
                         .map(|(_, write)| write)
                         .collect();
                 }
@@ -259,22 +298,37 @@ impl Converger {
         }
     }
 
-    /// Removes the body that nothing names any more once a change was applied.
-    async fn drop_replaced(&self, prepared: &Prepared) {
-        self.drop_body(prepared, prepared.replaced_body.as_ref()).await;
+    /// Removes the body and the pages of keys that nothing names any more, now that `present` is the anchor.
+    async fn drop_beside(&self, former: Option<&Anchor>, present: Option<&Anchor>) {
+        let Some(former) = former else { return };
+        let body = former
+            .body
+            .as_ref()
+            .filter(|body| present.is_none_or(|anchor| anchor.body.as_ref() != Some(body)));
+        let pages = former
+            .pages
+            .as_ref()
+            .filter(|pages| present.is_none_or(|anchor| anchor.pages.as_ref() != Some(pages)));
+        let dropped = async {
+            if let Some(body) = body {
+                self.control.drop_body(&former.pathname, body).await?;
+            }
+            match pages {
+                Some(pages) => self.control.drop_keys(&former.pathname, pages).await,
+                None => Ok(()),
+            }
+        };
+        if let Err(error) = dropped.await {
+            tracing::debug!(pathname = %former.pathname, %error, "an unreferenced row remains");
+        }
     }
 
-    /// Removes the body that was stored for a change that was refused because of the anchor `found`; but
-    /// not where that anchor names it: an earlier attempt was applied, and another writer renewed its rev.
+    /// Removes what was stored for a change that was refused because of the anchor `found`; but not where
+    /// that anchor names it: an earlier attempt was applied, and another writer renewed its rev.
     async fn drop_new(&self, prepared: &Prepared, found: Option<&Item>) {
-        let body = prepared.new_body().filter(|body| !found.is_some_and(|found| body.is_named_by(found)));
-        self.drop_body(prepared, body).await;
-    }
-
-    async fn drop_body(&self, prepared: &Prepared, body: Option<&BodyRef>) {
-        let Some(body) = body else { return };
-        if let Err(error) = self.control.drop_body(&prepared.anchor.pathname, body).await {
-            tracing::debug!(pathname = %prepared.anchor.pathname, %error, "an unreferenced body part remains");
+        let named = found.is_some_and(|found| prepared.anchor.names_as(found));
+        if !named && !prepared.rows.is_empty() {
+            self.drop_beside(Some(&prepared.anchor), prepared.seen.as_ref()).await;
         }
     }
 }
@@ -287,27 +341,44 @@ fn equal(anchor: Option<&Anchor>) -> Converged {
     }
 }
 
-enum Verdict {
+/// What became of one transaction.
+enum Sent {
+    Applied,
+    Unknown,
     /// The anchor is not the one that was seen: this one is there.
     Raced(Option<Item>),
     /// An item to be stored is somebody else's.
-    Collision { key: Key, owner: Option<String> },
+    Collision {
+        key: Key,
+        owner: Option<String>,
+    },
+}
+
+enum Verdict {
+    Raced(Option<Item>),
+    Collision {
+        key: Key,
+        owner: Option<String>,
+    },
     /// Items to be removed are somebody else's.
     NotOurs(Vec<usize>),
 }
 
-/// The anchor is always the first action; what else was refused is an item of somebody else.
-fn judge_refusal(prepared: &Prepared, refusals: &[Refusal]) -> Verdict {
-    if let Some(refusal) = refusals.iter().find(|refusal| refusal.action == 0) {
-        return Verdict::Raced(refusal.found.clone());
-    }
-    let collision = refusals.iter().find_map(|refusal| Some((refusal, prepared.put_key(refusal.action)?)));
-    match collision {
-        Some((refusal, key)) => {
-            Verdict::Collision { key: key.clone(), owner: refusal.found.as_ref().and_then(owner) }
+/// The first write is about the anchor; what else was refused is an item of somebody else.
+fn judge_refusal(actions: &[Action], refusals: Vec<Refusal>) -> Verdict {
+    let mut removals = Vec::new();
+    let mut collision = None;
+    for Refusal { action, found } in refusals {
+        match action.checked_sub(1).and_then(|at| actions.get(at)) {
+            None => return Verdict::Raced(found),
+            Some(Action { key, item: Some(_) }) => {
+                collision =
+                    Some(Verdict::Collision { key: key.clone(), owner: found.as_ref().and_then(owner) });
+            }
+            Some(Action { item: None, .. }) => removals.push(action),
         }
-        None => Verdict::NotOurs(refusals.iter().map(|refusal| refusal.action).collect()),
     }
+    collision.unwrap_or(Verdict::NotOurs(removals))
 }
 
 /// The pathname in an item's `_source`.

@@ -107,7 +107,14 @@ impl Protocol {
                 run.authority = Some(source);
                 Sight::Source(source)
             }
-            Next::Write { .. } | Next::Done(_) => return,
+            // Its changes fit one transaction.
+            Next::Write { .. }
+            | Next::Begin { .. }
+            | Next::Part { .. }
+            | Next::Finish { .. }
+            | Next::Done(_) => {
+                return;
+            }
         };
         match self.next(run) {
             Next::Write { change: Change::Hold(content), .. }
@@ -130,7 +137,7 @@ impl Protocol {
                 tell(format_args!("{}: sees {saw}: equal", name(actor)));
                 self.over(world, actor, done, tell);
             }
-            Next::ReadMirror | Next::ReadAuthority => tell(format_args!("{}: sees {saw}", name(actor))),
+            _ => tell(format_args!("{}: sees {saw}", name(actor))),
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::prepare::Prepared;
+use super::prepare::{Prepared, TRANSACTION_BYTES_MAX};
 use super::{ATTEMPTS, Converged, Converger, Machine, equal};
 use crate::blob::{ListedBlob, Pathname};
 use crate::error::{ErrorKind, Result};
@@ -16,8 +16,6 @@ use crate::target::{Outcome, Refusal};
 
 /// At most this many pathnames in one transaction: a lost race costs all of them a second try.
 const PATHNAMES_MAX: usize = 50;
-/// At most this many bytes in one transaction; DynamoDB's bound is 4 MB.
-const TRANSACTION_BYTES_MAX: usize = 3_500_000;
 /// Bodies that are fetched, and transactions that are sent, at a time.
 const CONCURRENCY: usize = 8;
 
@@ -38,7 +36,7 @@ enum Step {
     Equal(Converged),
     /// A change that can be sent with others.
     Ready(Box<Prepared>),
-    /// The body that was seen is gone: it takes a fresh look.
+    /// The body that was seen is gone, or the change is a large one: it takes a fresh look.
     Again,
 }
 
@@ -56,7 +54,7 @@ impl Single {
     /// After a transaction of several blobs that may have been applied, or may be yet.
     fn doubting(prepared: Prepared) -> Self {
         let Self { pathname, machine } = Self::new(prepared.anchor.pathname);
-        Self { pathname, machine: machine.doubting(prepared.expected) }
+        Self { pathname, machine: machine.doubting(prepared.seen.map(|anchor| anchor.rev)) }
     }
 }
 
@@ -116,7 +114,10 @@ impl Converger {
         };
         let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());
         let prepared = self.prepare(&seen.pathname, entity, anchor, blob, &change).await?;
-        Ok(prepared.map_or(Step::Again, |prepared| Step::Ready(Box::new(prepared))))
+        Ok(match prepared {
+            Some(prepared) if prepared.fits() => Step::Ready(Box::new(prepared)),
+            _ => Step::Again,
+        })
     }
 
     /// Sends changes in one transaction. Where it is not applied as a whole, each is to be converged
@@ -141,7 +142,7 @@ impl Converger {
         }
         let mut sent = Vec::new();
         for prepared in batch {
-            self.drop_replaced(&prepared).await;
+            self.drop_beside(prepared.seen.as_ref(), Some(&prepared.anchor)).await;
             let converged = if prepared.quarantined { Converged::Quarantined } else { Converged::Written };
             sent.push((prepared.anchor.pathname, Ok(converged)));
         }
@@ -154,14 +155,14 @@ impl Converger {
         for prepared in batch {
             let refusal = refusals.iter().find(|refusal| refusal.action == anchor_action);
             self.drop_new(prepared, refusal.and_then(|refusal| refusal.found.as_ref())).await;
-            anchor_action += prepared.actions();
+            anchor_action += prepared.action_count();
         }
     }
 
     async fn try_together(&self, batch: &[Prepared]) -> Result<Outcome> {
         self.permit.check()?;
-        let bodies = batch.iter().flat_map(|prepared| prepared.body_rows.iter().cloned()).collect();
-        self.control.put_bodies(bodies).await?;
+        let rows = batch.iter().flat_map(|prepared| prepared.rows.iter().cloned()).collect();
+        self.control.put_rows(rows).await?;
         let writes = batch.iter().flat_map(Prepared::writes).collect();
         self.control.store().transact(&names::token(), writes).await
     }
@@ -175,7 +176,7 @@ fn pack(ready: Vec<Prepared>, singly: &mut Vec<Single>) -> Vec<Vec<Prepared>> {
     for prepared in ready {
         let full = batches.last().is_none_or(|batch| {
             batch.len() == PATHNAMES_MAX
-                || actions + prepared.actions() > ACTIONS_MAX
+                || actions + prepared.action_count() > ACTIONS_MAX
                 || bytes + prepared.bytes() > TRANSACTION_BYTES_MAX
         });
         if full {
@@ -186,7 +187,7 @@ fn pack(ready: Vec<Prepared>, singly: &mut Vec<Single>) -> Vec<Vec<Prepared>> {
             singly.push(Single::new(prepared.anchor.pathname));
             continue;
         }
-        actions += prepared.actions();
+        actions += prepared.action_count();
         bytes += prepared.bytes();
         keys.extend(prepared.keys().cloned());
         if let Some(batch) = batches.last_mut() {

@@ -1,80 +1,101 @@
 //! From a decision to the one transaction that carries it out.
 
+use std::collections::HashSet;
+
 use md5::Digest as _;
 
 use super::{Converger, SavedBody, new_rev, source_value};
 use crate::blob::{ListedBlob, Pathname};
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::mapping::{BlobFacts, EntityId, MappedItem};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
-use crate::target::control::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion, encode_body};
-use crate::target::layout::{ACTIONS_MAX, TRANSACTION_BYTES_MAX};
+use crate::target::control::{Anchor, AnchorState, BlobHead, MappedVersion, encode_body, encode_keys};
+use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value, item_bytes};
+
+/// At most this many bytes in one transaction; DynamoDB's bound is 4 MB.
+pub(super) const TRANSACTION_BYTES_MAX: usize = 3_500_000;
+/// What an anchor's row is counted as, its keys aside.
+const ANCHOR_BYTES: usize = 2_048;
 
 /// A change of one pathname, ready to be sent.
 #[derive(Debug, Clone)]
 pub(super) struct Prepared {
     /// The anchor to be, with its new rev.
     pub(super) anchor: Anchor,
-    /// The rev that must still be there.
-    pub(super) expected: Option<Rev>,
+    /// The anchor that was seen, whose rev must still be there.
+    pub(super) seen: Option<Anchor>,
     /// Whether the anchor says that the blob can't be mapped.
     pub(super) quarantined: bool,
-    /// Parts of the retained body, to be stored before the transaction.
-    pub(super) body_rows: Vec<Item>,
-    /// The body that nothing names once this is applied.
-    pub(super) replaced_body: Option<BodyRef>,
-    /// Items to store, `_source` included, in the order of the anchor's keys.
-    puts: Vec<Item>,
-    /// Items to remove.
-    removals: Vec<Key>,
+    /// Parts of the retained body and pages of keys, to be stored before the transaction.
+    pub(super) rows: Vec<Item>,
+    /// What happens to items: puts in the order of the anchor's keys, then removals.
+    pub(super) actions: Vec<Action>,
+}
+
+/// What happens to one item.
+#[derive(Debug, Clone)]
+pub(super) struct Action {
+    /// Which.
+    pub(super) key: Key,
+    /// What is to be there, `_source` included; none where it is to be removed.
+    pub(super) item: Option<Item>,
+}
+
+impl Action {
+    /// The write, if the item is ours or not there.
+    pub(super) fn write(&self, pathname: &Pathname) -> Write {
+        let ours = Condition::equals(["_source", "pathname"], Value::s(pathname.as_str()));
+        let condition = Condition::Any(vec![Condition::Absent, ours]);
+        match &self.item {
+            Some(item) => Write::Put { table: Table::Data, item: item.clone(), condition },
+            None => Write::Delete { table: Table::Data, key: self.key.clone(), condition },
+        }
+    }
+
+    /// About how many bytes it adds to a transaction.
+    pub(super) fn bytes(&self) -> usize {
+        self.item.as_ref().map_or(0, item_bytes)
+    }
 }
 
 impl Prepared {
-    /// The transaction: the anchor first, then items, then removals.
+    /// The rev that must still be there.
+    pub(super) fn expected(&self) -> Option<&Rev> {
+        self.seen.as_ref().map(|anchor| &anchor.rev)
+    }
+
+    /// The one transaction: the anchor first, then its items.
     pub(super) fn writes(&self) -> Vec<Write> {
-        let ours = || Condition::equals(["_source", "pathname"], Value::s(self.anchor.pathname.as_str()));
-        let condition = || Condition::Any(vec![Condition::Absent, ours()]);
-        let mut writes = vec![self.anchor.write(self.expected.as_ref())];
-        writes.extend(self.puts.iter().map(|item| Write::Put {
-            table: Table::Data,
-            item: item.clone(),
-            condition: condition(),
-        }));
-        writes.extend(self.removals.iter().map(|key| Write::Delete {
-            table: Table::Data,
-            key: key.clone(),
-            condition: condition(),
-        }));
+        let mut writes = vec![self.anchor.write(self.expected())];
+        writes.extend(self.actions.iter().map(|action| action.write(&self.anchor.pathname)));
         writes
     }
 
     /// How many actions the transaction has.
-    pub(super) fn actions(&self) -> usize {
-        1 + self.puts.len() + self.removals.len()
+    pub(super) fn action_count(&self) -> usize {
+        1 + self.actions.len()
     }
 
     /// About how many bytes the transaction has.
     pub(super) fn bytes(&self) -> usize {
-        2_048 + self.puts.iter().map(item_bytes).sum::<usize>()
+        let keys = self.anchor.items.iter().filter(|_| self.anchor.pages.is_none());
+        ANCHOR_BYTES
+            + keys.map(|key| key.partition.len() + key.sort.len()).sum::<usize>()
+            + self.actions.iter().map(Action::bytes).sum::<usize>()
+    }
+
+    /// Whether one transaction takes it.
+    pub(super) fn fits(&self) -> bool {
+        self.action_count() <= ACTIONS_MAX && self.bytes() <= TRANSACTION_BYTES_MAX
     }
 
     /// The keys of the data table that it writes.
     pub(super) fn keys(&self) -> impl Iterator<Item = &Key> {
-        self.anchor.items.iter().chain(&self.removals)
-    }
-
-    /// The key of an item that it stores, by the action's place in the transaction.
-    pub(super) fn put_key(&self, action: usize) -> Option<&Key> {
-        self.anchor.items.get(action.checked_sub(1)?).filter(|_| action <= self.puts.len())
-    }
-
-    /// The body that was stored for this change, which nothing names if it is refused.
-    pub(super) fn new_body(&self) -> Option<&BodyRef> {
-        self.anchor.body.as_ref().filter(|_| !self.body_rows.is_empty())
+        self.actions.iter().map(|action| &action.key)
     }
 }
 
@@ -89,25 +110,20 @@ impl Converger {
         change: &Change<MappedVersion>,
     ) -> Result<Option<Prepared>> {
         let rev = new_rev();
-        let expected = seen.map(|anchor| anchor.rev.clone());
-        let prepared = match (change, seen, entity, blob) {
+        Ok(Some(match (change, seen, entity, blob) {
             (Change::Renew, Some(seen), _, _) => Prepared {
                 anchor: Anchor { rev, ..seen.clone() },
-                expected,
+                seen: Some(seen.clone()),
                 quarantined: matches!(seen.state, AnchorState::Quarantined { .. }),
-                body_rows: Vec::new(),
-                replaced_body: None,
-                puts: Vec::new(),
-                removals: Vec::new(),
+                rows: Vec::new(),
+                actions: Vec::new(),
             },
             (Change::Tombstone, ..) => Prepared {
                 anchor: Anchor::tombstone(pathname.clone(), rev),
-                expected,
+                seen: seen.cloned(),
                 quarantined: false,
-                body_rows: Vec::new(),
-                replaced_body: seen.and_then(|anchor| anchor.body.clone()),
-                puts: Vec::new(),
-                removals: seen.map(|anchor| anchor.items.clone()).unwrap_or_default(),
+                rows: Vec::new(),
+                actions: removals(seen, &HashSet::new()).collect(),
             },
             (Change::Hold(version), _, Some(entity), Some(blob)) => {
                 let Some(body) = self.fetch(blob).await? else { return Ok(None) };
@@ -118,14 +134,7 @@ impl Converger {
                     "invariant: the sound rules renew an anchor that is there, hold a blob that is there, and forget nothing"
                 )
             }
-        };
-        let (actions, bytes) = (prepared.actions(), prepared.bytes());
-        if actions > ACTIONS_MAX || bytes > TRANSACTION_BYTES_MAX {
-            return Err(Error::new(ErrorKind::Unrepresentable, "converge").key(pathname).message(format!(
-                "it needs a transaction of {actions} actions and {bytes} bytes, DynamoDB takes {ACTIONS_MAX} and {TRANSACTION_BYTES_MAX}",
-            )));
-        }
-        Ok(Some(prepared))
+        }))
     }
 
     fn hold(
@@ -145,29 +154,32 @@ impl Converger {
         let quarantined = matches!(state, AnchorState::Quarantined { .. });
         // What can't be mapped stays in Blob and is served from there.
         let retained = if quarantined { None } else { encode_body(&blob.pathname, &rev, &body.bytes) };
-        let (body_ref, body_rows) = retained.map_or((None, Vec::new()), |(body, rows)| (Some(body), rows));
+        let (body_ref, mut rows) = retained.map_or((None, Vec::new()), |(body, rows)| (Some(body), rows));
         let keys: Vec<Key> = mapped.iter().map(|mapped| mapped.key.clone()).collect();
-        let removals = seen
-            .map(|anchor| anchor.items.iter().filter(|key| !keys.contains(key)).cloned().collect())
-            .unwrap_or_default();
-        let source = source_value(&blob.pathname, &rev);
-        let puts = mapped.into_iter().map(|MappedItem { mut item, .. }| {
-            item.insert(super::SOURCE.to_owned(), source.clone());
-            item
+        let paged = encode_keys(&blob.pathname, &rev, &keys);
+        let pages = paged.map(|(pages, more)| {
+            rows.extend(more);
+            pages
         });
+        let source = source_value(&blob.pathname, &rev);
+        let puts = mapped.into_iter().map(|MappedItem { mut item, key, .. }| {
+            item.insert(super::SOURCE.to_owned(), source.clone());
+            Action { key, item: Some(item) }
+        });
+        let mut actions: Vec<Action> = puts.collect();
+        actions.extend(removals(seen, &keys.iter().collect()));
         Prepared {
-            puts: puts.collect(),
-            removals,
-            expected: seen.map(|anchor| anchor.rev.clone()),
+            actions,
+            seen: seen.cloned(),
             quarantined,
-            body_rows,
-            replaced_body: seen.and_then(|anchor| anchor.body.clone()),
+            rows,
             anchor: Anchor {
                 pathname: blob.pathname.clone(),
                 items_rev: (!quarantined).then(|| rev.clone()),
                 rev,
                 state,
                 items: keys,
+                pages,
                 head: Some(BlobHead {
                     etag: blob.etag.clone(),
                     uploaded_at: blob.uploaded_at,
@@ -184,4 +196,10 @@ impl Converger {
             },
         }
     }
+}
+
+/// The items of an anchor that are not among these.
+fn removals(seen: Option<&Anchor>, keep: &HashSet<&Key>) -> impl Iterator<Item = Action> {
+    let keys = seen.into_iter().flat_map(|anchor| &anchor.items).filter(|key| !keep.contains(key));
+    keys.map(|key| Action { key: key.clone(), item: None })
 }

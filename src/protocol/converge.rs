@@ -80,6 +80,29 @@ pub enum Next<V, R> {
         /// The rev that must still be there.
         expected: Option<R>,
     },
+    /// Store the anchor as pending, with a new rev, if its rev is still `expected`. It names every item
+    /// that is there and every item that will be, so that nothing is forgotten if this ends here. Answer
+    /// with [`Converge::written`].
+    Begin {
+        /// The rev that must still be there.
+        expected: Option<R>,
+    },
+    /// Apply this part of the change, if the anchor's rev is still `rev`; answer with
+    /// [`Converge::written`].
+    Part {
+        /// Which, from 0.
+        number: usize,
+        /// The rev of the pending anchor; none only where unsound rules do not ask for it.
+        rev: Option<R>,
+    },
+    /// Store the anchor of the change with a new rev, if its rev is still that of the pending one; answer
+    /// with [`Converge::written`].
+    Finish {
+        /// What the mirror then holds.
+        change: Change<V>,
+        /// The rev of the pending anchor.
+        rev: R,
+    },
     /// It is over.
     Done(Done),
 }
@@ -127,7 +150,16 @@ type Expected<R> = Option<R>;
 enum Step<V, R> {
     Look { mirror: Option<Mirror<V, R>>, authority: Option<Option<V>> },
     Writing { change: Change<V>, expected: Option<R> },
+    Large { change: Change<V>, parts: usize, at: Large<R> },
     Over(Done),
+}
+
+/// How far a change of several transactions is.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Large<R> {
+    Begin { expected: Option<R> },
+    Part { number: usize, rev: R },
+    Finish { rev: R },
 }
 
 impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
@@ -162,6 +194,13 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
             Step::Writing { change, expected } => {
                 Next::Write { change: change.clone(), expected: expected.clone() }
             }
+            Step::Large { at: Large::Begin { expected }, .. } => Next::Begin { expected: expected.clone() },
+            Step::Large { at: Large::Part { number, rev }, .. } => {
+                Next::Part { number: *number, rev: self.rules.checked_parts.then(|| rev.clone()) }
+            }
+            Step::Large { change, at: Large::Finish { rev }, .. } => {
+                Next::Finish { change: change.clone(), rev: rev.clone() }
+            }
             Step::Over(done) => Next::Done(*done),
         }
     }
@@ -187,25 +226,66 @@ impl<V: Clone + Eq, R: Clone + Eq> Converge<V, R> {
         self.again();
     }
 
-    /// The transaction with the new rev `ours` ended like this.
+    /// The change that is to be written does not fit one transaction: it takes so many parts. A pending
+    /// anchor goes before them, and the final one after them.
+    pub fn in_parts(&mut self, parts: usize) {
+        if let Step::Writing { change, expected } = &self.step {
+            let at = Large::Begin { expected: expected.clone() };
+            self.step = Step::Large { change: change.clone(), parts, at };
+        }
+    }
+
+    /// The transaction with the new rev `ours` (of a part: the pending anchor's) ended like this.
     pub fn written(&mut self, ours: &R, outcome: &Written<R>) {
         match outcome {
-            Written::Applied => self.step = Step::Over(Done::Written),
+            Written::Applied => self.advance(ours),
             // An earlier attempt of this very request was applied, and its reply was lost.
-            Written::Refused { found: Some(found) } if found == ours => self.step = Step::Over(Done::Written),
+            Written::Refused { found: Some(found) } if found == ours && !self.is_part() => self.advance(ours),
             Written::Refused { .. } => self.again(),
             // Sending it again from a fresh look is safe: if the lost one lands after all, one of the
             // two fails on the rev.
             Written::Unknown => {
+                let expected = match &self.step {
+                    Step::Writing { expected, .. } | Step::Large { at: Large::Begin { expected }, .. } => {
+                        Some(expected.clone())
+                    }
+                    Step::Large { at: Large::Part { rev, .. } | Large::Finish { rev }, .. } => {
+                        Some(Some(rev.clone()))
+                    }
+                    Step::Look { .. } | Step::Over(_) => None,
+                };
                 // An intent writes in any case.
-                if let Step::Writing { expected, .. } = &self.step
-                    && self.purpose != Purpose::Intent
-                {
-                    self.doubt = Some(expected.clone());
+                if self.purpose != Purpose::Intent {
+                    self.doubt = expected.or_else(|| self.doubt.take());
                 }
                 self.again();
             }
         }
+    }
+
+    /// A part has no rev of its own: that its check finds the pending anchor's is no refusal.
+    const fn is_part(&self) -> bool {
+        matches!(self.step, Step::Large { at: Large::Part { .. }, .. })
+    }
+
+    fn advance(&mut self, ours: &R) {
+        self.step = match &self.step {
+            Step::Large { change, parts, at } => {
+                let (next, rev) = match at {
+                    Large::Begin { .. } => (0, ours),
+                    Large::Part { number, rev } => (number + 1, rev),
+                    Large::Finish { .. } => {
+                        self.step = Step::Over(Done::Written);
+                        return;
+                    }
+                };
+                let rev = rev.clone();
+                let at =
+                    if next < *parts { Large::Part { number: next, rev } } else { Large::Finish { rev } };
+                Step::Large { change: change.clone(), parts: *parts, at }
+            }
+            Step::Look { .. } | Step::Writing { .. } | Step::Over(_) => Step::Over(Done::Written),
+        };
     }
 
     fn again(&mut self) {

@@ -26,11 +26,15 @@ pub struct Rules {
     pub renew_on_intent: bool,
     /// A deletion leaves an anchor with a rev of its own. Without it, absence repeats (trace A7).
     pub tombstones: bool,
+    /// Each part of a large change is conditioned on the rev of the pending anchor. Without it, a part
+    /// that lands late undoes what was written since.
+    pub checked_parts: bool,
 }
 
 impl Rules {
     /// All rules: what production runs.
-    pub const SOUND: Self = Self { mirror_first: true, renew_on_intent: true, tombstones: true };
+    pub const SOUND: Self =
+        Self { mirror_first: true, renew_on_intent: true, tombstones: true, checked_parts: true };
 }
 
 /// The revision of an anchor: unique for every write, never repeated. 32 hexadecimal digits.

@@ -83,6 +83,11 @@ impl MemoryTarget {
         self.script.push(operation, Step::Fault(fault));
     }
 
+    /// Lets so many next calls of this operation that are not yet spoken for meet nothing.
+    pub fn spare(&self, operation: Operation, calls: usize) {
+        (0..calls).for_each(|_| self.script.push(operation, Step::Spare));
+    }
+
     /// Stops the next call of this operation before it has any effect, until the pause is released.
     #[must_use]
     pub fn pause(&self, operation: Operation) -> Pause {

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, names, row};
+use super::{Control, KeysRef, names, row};
 use crate::blob::{ETag, Pathname, Version};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -26,9 +26,13 @@ pub struct Anchor {
     /// The revision in `_source.rev` of its items: new only when items are written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub items_rev: Option<Rev>,
-    /// The keys of its items.
+    /// The keys of its items, in the order in which the plan makes them. In the row only where it holds
+    /// them itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub items: Vec<Key>,
+    /// Where the keys lie that are too many for the row.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<KeysRef>,
     /// The blob that it was made from; none for a tombstone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub head: Option<BlobHead>,
@@ -109,6 +113,7 @@ impl Anchor {
             state: AnchorState::Tombstone,
             items_rev: None,
             items: Vec::new(),
+            pages: None,
             head: None,
             mapping: None,
             body: None,
@@ -152,7 +157,19 @@ impl Anchor {
     pub fn write(&self, expected: Option<&Rev>) -> Write {
         let condition =
             expected.map_or(Condition::Absent, |rev| Condition::equals(["rev"], Value::s(rev.as_str())));
-        Write::Put { table: Table::Control, item: row::encode(&self.key(), self), condition }
+        let item = match self.pages {
+            Some(_) => row::encode(&self.key(), &Self { items: Vec::new(), ..self.clone() }),
+            None => row::encode(&self.key(), self),
+        };
+        Write::Put { table: Table::Control, item, condition }
+    }
+
+    /// Whether an anchor's row, as a refused transaction found it, names the body and the pages of this one.
+    #[must_use]
+    pub fn names_as(&self, found: &crate::value::Item) -> bool {
+        let rev = |name| found.get(name).and_then(|named| named.as_m()?.get("rev")?.as_s());
+        rev("body") == self.body.as_ref().map(|body| body.rev.as_str())
+            && rev("pages") == self.pages.as_ref().map(|pages| pages.rev.as_str())
     }
 
     /// The rev of an anchor's row, as a refused transaction found it.
@@ -162,21 +179,18 @@ impl Anchor {
     }
 }
 
-impl BodyRef {
-    /// Whether an anchor's row, as a refused transaction found it, names this body.
-    #[must_use]
-    pub fn is_named_by(&self, item: &crate::value::Item) -> bool {
-        let named = item.get("body").and_then(|body| body.as_m()?.get("rev")?.as_s());
-        named == Some(self.rev.as_str())
-    }
-}
-
 impl Control {
     /// The anchor of a pathname.
     ///
     /// # Errors
     /// `Corrupt` for a row that this program did not write; what the store reports.
     pub async fn anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
+        let anchor = self.bare_anchor(pathname).await?;
+        Ok(self.complete(vec![anchor]).await?.pop().flatten())
+    }
+
+    /// The row alone: keys that lie in pages are not in it.
+    pub(super) async fn bare_anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
         self.get_row(names::anchor(pathname)).await?.map(row::decode).transpose()
     }
 
@@ -193,7 +207,8 @@ impl Control {
             return Ok(Vec::new());
         }
         let rows = self.store.get(Table::Control, &keys).await?;
-        rows.into_iter().map(|row| row.map(row::decode).transpose()).collect()
+        let anchors = rows.into_iter().map(|row| row.map(row::decode).transpose()).collect::<Result<_>>()?;
+        self.complete(anchors).await
     }
 
     /// One page of a shard's anchors, in the order of their names, and where the next one begins.
@@ -208,7 +223,7 @@ impl Control {
         let mut query = Query::partition(names::anchor_partition(shard));
         query.after = after;
         let page = self.store.query(Table::Control, &query).await?;
-        let anchors = page.items.into_iter().map(row::decode).collect::<Result<_>>()?;
-        Ok((anchors, page.next))
+        let anchors = page.items.into_iter().map(|row| row::decode(row).map(Some)).collect::<Result<_>>()?;
+        Ok((self.complete(anchors).await?.into_iter().flatten().collect(), page.next))
     }
 }

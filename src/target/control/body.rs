@@ -42,12 +42,12 @@ pub fn encode_body(pathname: &Pathname, rev: &Rev, bytes: &[u8]) -> Option<(Body
 }
 
 impl Control {
-    /// Stores the parts of bodies, before the transactions that name them. Their keys are new, so a
+    /// Stores parts of bodies and pages of keys, before the transactions that name them. Their keys are new, so a
     /// part that is there already is one of an earlier attempt of the same request.
     ///
     /// # Errors
     /// What the store reports; then none of them is named by anything.
-    pub async fn put_bodies(&self, rows: Vec<Item>) -> Result<()> {
+    pub async fn put_rows(&self, rows: Vec<Item>) -> Result<()> {
         if !rows.is_empty() {
             self.store.insert(Table::Control, rows).await?;
         }
@@ -59,8 +59,11 @@ impl Control {
     /// # Errors
     /// What the store reports.
     pub async fn drop_body(&self, pathname: &Pathname, body: &BodyRef) -> Result<()> {
-        for part in 0..body.parts {
-            let key = names::body(pathname, &body.rev, part);
+        self.drop_rows((0..body.parts).map(|part| names::body(pathname, &body.rev, part))).await
+    }
+
+    pub(super) async fn drop_rows(&self, keys: impl Iterator<Item = Key>) -> Result<()> {
+        for key in keys {
             let delete = Write::Delete { table: Table::Control, key, condition: Condition::Always };
             self.store.transact(&names::token(), vec![delete]).await?;
         }

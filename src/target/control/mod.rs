@@ -6,6 +6,7 @@
 //! | `MODE` / `MODE` | [`Mode`]: phase, epoch, hold |
 //! | `A#ss` / name | [`Anchor`] of a pathname |
 //! | `B#h` / `rev#n` | a part of a retained body |
+//! | `K#h` / `rev#n` | a page of item keys, where they are too many for the anchor |
 //! | `S#` / id | [`SessionRow`] |
 //! | `I#ss` / id | intents, one for each operation of a gateway |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
@@ -13,13 +14,13 @@
 //! | `L#` / epoch | [`Audit`]: one for each flip |
 //!
 //! `h` is the SHA-256 of the pathname, `ss` its first byte mod 16, the name is the pathname or, above
-//! 960 bytes, its beginning and `h` ([`names`]). `K#h` (pages of item keys) and `G#key` (groups) are
-//! reserved. Every row has `format = 1`.
+//! 960 bytes, its beginning and `h` ([`names`]). `G#key` (groups) is reserved. Every row has `format = 1`.
 //!
 //! This module stores and reads rows. It decides nothing about them.
 
 mod anchor;
 mod body;
+mod keys;
 mod mode;
 pub mod names;
 mod record;
@@ -32,6 +33,7 @@ use std::sync::Arc;
 
 pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion};
 pub use body::{RETAIN_MAX, encode_body};
+pub use keys::{KeysRef, encode_keys};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use record::{Evidence, SweepRow};
 pub use session::{SessionKind, SessionRow, SessionState};

@@ -39,6 +39,12 @@ pub fn body(pathname: &Pathname, rev: &Rev, part: u32) -> Key {
     Key::new(body_partition(pathname), format!("{rev}#{part:05}"))
 }
 
+/// The key of one page of the keys of a pathname's items.
+#[must_use]
+pub fn keys(pathname: &Pathname, rev: &Rev, page: u32) -> Key {
+    Key::new(format!("K#{}", Digest::of(pathname.as_str())), format!("{rev}#{page:05}"))
+}
+
 fn name(pathname: &Pathname, digest: Digest) -> String {
     let text = pathname.as_str();
     if text.len() <= NAME_BYTES_MAX {

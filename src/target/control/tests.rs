@@ -85,6 +85,7 @@ fn live() -> Anchor {
         state: AnchorState::Live,
         items_rev: Some(Rev::new("00000000000000000000000000000001")),
         items: vec![Key::new("SIGNUP#1", "METADATA"), Key::new("SIGNUP#1", "CONSENT")],
+        pages: None,
         head: Some(BlobHead {
             etag: ETag::of(b"{}"),
             uploaded_at: at(0),
@@ -128,8 +129,36 @@ fn anchors() {
         let Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
         assert_eq!(item, row::encode(&anchor.key(), anchor));
         assert_eq!(Anchor::rev_of(&item).as_ref(), Some(&anchor.rev));
-        assert_eq!(live.body.as_ref().is_some_and(|body| body.is_named_by(&item)), anchor.body.is_some());
+        assert_eq!(live.names_as(&item), anchor.body.is_some());
     }
+}
+
+/// Keys that are too many for a row lie in pages, in their order.
+#[test]
+fn pages_of_keys() {
+    let (pathname, rev) = (live().pathname, live().rev);
+    let few: Vec<Key> = (0..100).map(|n| Key::new("TEAM#1", format!("MEMBER#{n:05}"))).collect();
+    assert_eq!(encode_keys(&pathname, &rev, &few), None);
+    let many: Vec<Key> = (0..9_000).map(|n| Key::new("TEAM#1", format!("MEMBER#{n:05}"))).collect();
+    let (pages, rows) = encode_keys(&pathname, &rev, &many).expect("they are too many");
+    assert_eq!((pages.pages, rows.len()), (3, 3));
+    assert!(rows.iter().all(|row| crate::value::item_bytes(row) < 400_000));
+    let anchor = Anchor { items: many, pages: Some(pages), ..live() };
+    let Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
+    assert!(anchor.names_as(&item) && !live().names_as(&item));
+    let bare: Anchor = row::decode(golden("anchor-paged", &item)).expect("it is read");
+    assert_eq!(bare, Anchor { items: Vec::new(), ..anchor });
+
+    let long: Vec<Key> = (0..100).map(|n| Key::new("TEAM#1", format!("{n:01000}"))).collect();
+    let (_, rows) = encode_keys(&pathname, &rev, &long[..40]).expect("they are too long");
+    assert_eq!(rows.len(), 1);
+    let mut page = rows[0].clone();
+    let Some(Value::L(keys)) = page.get_mut("keys") else { panic!("a list of keys") };
+    assert_eq!(keys.len(), 40);
+    *keys = vec![Value::M(
+        [("partition".to_owned(), Value::s("TEAM#1")), ("sort".to_owned(), Value::s("MEMBER#1"))].into(),
+    )];
+    golden("key-page", &page);
 }
 
 /// Only the shape: how the bytes are compressed may change with the library, and any zstd reads any other.

@@ -85,6 +85,7 @@ impl Pause {
 
 #[derive(Debug)]
 pub(super) enum Step {
+    Spare,
     Fault(Fault),
     Pause { arrive: oneshot::Sender<()>, released: oneshot::Receiver<()> },
 }
@@ -135,7 +136,7 @@ impl Script {
             steps.queues.get_mut(&operation).and_then(VecDeque::pop_front)
         };
         match step {
-            None => Ok(None),
+            None | Some(Step::Spare) => Ok(None),
             Some(Step::Fault(fault)) => Ok(Some(fault)),
             Some(Step::Pause { arrive, released }) => {
                 // Nobody may be waiting for the arrival, and a dropped pause is a released one.

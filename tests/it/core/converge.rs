@@ -267,23 +267,6 @@ async fn a_large_body_is_retained_in_parts_and_a_huge_one_not_at_all() {
     assert!(rig.parts().is_empty());
 }
 
-#[tokio::test]
-async fn a_blob_that_needs_more_than_a_transaction_fails_by_name_and_the_others_go_on() {
-    let wide: String = (0..100)
-        .map(|n| format!("[[entity.item]]\nbody = \"none\"\nPK = \"W#{{{{ id }}}}\"\nSK = \"{n}\"\n"))
-        .collect();
-    let rig = Rig::with(&format!("{PLAN}\n[[entity]]\nname = \"wide\"\nblobs = \"w/{{id}}.json\"\n{wide}"));
-    rig.put("r/1.json", "{}").await;
-    rig.put("w/1.json", "{}").await;
-    let report = rig.backfill().await;
-    assert_eq!((report.written, report.failed.len()), (1, 1));
-    assert_eq!(report.failed[0].0.as_str(), "w/1.json");
-    assert!(report.failed[0].1.contains("101 actions"), "{}", report.failed[0].1);
-    assert!(rig.anchor("w/1.json").await.is_none());
-    let error = rig.converge("w/1.json", Purpose::Reconcile).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::Unrepresentable);
-}
-
 /// Hazard A3: content that the CDN kept from before never reaches the target.
 #[tokio::test]
 async fn stale_content_never_reaches_the_target() {

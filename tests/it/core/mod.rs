@@ -4,6 +4,7 @@ mod converge;
 mod cutover;
 mod faults;
 mod harness;
+mod large;
 mod plant;
 mod property;
 mod schedules;
