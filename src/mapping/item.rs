@@ -6,11 +6,13 @@ use jiff::Timestamp;
 
 use super::document::Document;
 use super::json::Json;
+use super::large;
+use super::marks::{EMPTY, NUMBERS, Policies, below, value_of};
 use super::quarantine::{Quarantine, Reason};
 use super::records::Record;
 use crate::plan::compile::CompiledItem;
 use crate::plan::template::{Evaluated, RenderError, Templates};
-use crate::plan::{BodyPlacement, IndexPlan, PastTtl, TargetPlan};
+use crate::plan::{BodyPlacement, EmptyStrings, IndexPlan, Numbers, PastTtl, TargetPlan, TooLarge};
 use crate::value::{ITEM_BYTES_MAX, Item, Key, Number, Value, item_bytes};
 
 /// The attribute in which an item names the blob it came from; the program's own.
@@ -77,6 +79,15 @@ pub(super) struct BuiltItem {
     pub(super) key: Key,
     pub(super) item: Item,
     pub(super) omitted: Vec<String>,
+    /// What of its record is in items of its own.
+    pub(super) parts: Vec<PartItem>,
+}
+
+/// An item with a part of a record.
+#[derive(Debug)]
+pub(super) struct PartItem {
+    pub(super) key: Key,
+    pub(super) item: Item,
 }
 
 /// The rules of one item.
@@ -86,7 +97,7 @@ pub(super) struct ItemRule {
     pub(super) number: usize,
     pub(super) compiled: CompiledItem,
     pub(super) body: BodyPlacement,
-    pub(super) past_ttl: PastTtl,
+    pub(super) policies: Policies,
 }
 
 /// What an item is made of besides its rules.
@@ -110,16 +121,20 @@ impl ItemRule {
         let of_record = |quarantine: Quarantine| quarantine.of_record(&material.record.place);
         let mut item = self.planned(material, evaluated).map_err(of_record)?;
         let omitted = self.omit_half_indexes(layout, &mut item);
+        let record = &material.record.value;
         self.place(layout, &mut item, material.record)?;
-        let check = || {
-            self.check_ttl(layout, &item, material.now)?;
-            check_indexes(layout, &item)?;
-            let key = table_key(layout, &item)?;
-            check_size(&item, material.pathname)?;
-            Ok(key)
-        };
-        let key = check().map_err(of_record)?;
-        Ok(BuiltItem { key, item, omitted })
+        self.check_ttl(layout, &item, material.now).map_err(of_record)?;
+        check_indexes(layout, &item).map_err(of_record)?;
+        let key = table_key(layout, &item).map_err(of_record)?;
+        match check_size(&item, material.pathname) {
+            Ok(()) => Ok(BuiltItem { key, item, omitted, parts: Vec::new() }),
+            Err(_) if self.policies.too_large != TooLarge::Quarantine && self.body != BodyPlacement::None => {
+                item.retain(|name, _| self.plans(name) || layout.is_ttl(name));
+                let too_large = self.policies.too_large;
+                large::pack(too_large, layout, item, omitted, record, material.pathname).map_err(of_record)
+            }
+            Err(quarantine) => Err(of_record(quarantine)),
+        }
     }
 
     /// The attributes that the plan sets.
@@ -188,21 +203,37 @@ impl ItemRule {
                 item.insert(name.clone(), Value::B(bytes.clone()));
             }
             (BodyPlacement::Nested(name), Document::Json(json)) => {
-                let value = attribute_value(json).map_err(|quarantine| quarantine.of_record(place))?;
+                let mut texts = Vec::new();
+                let value = value_of(json, self.policies.numbers, "", &mut texts)
+                    .and_then(checked)
+                    .map_err(|quarantine| quarantine.of_record(place))?;
                 item.insert(name.clone(), value);
+                mark(item, NUMBERS, texts);
             }
             (BodyPlacement::Attributes, Document::Json(Json::Object(members))) => {
+                let (mut texts, mut empty) = (Vec::new(), Vec::new());
                 for (name, json) in members.iter() {
-                    if self.plans(name) || layout.reserved.contains(name) {
+                    if self.plans(name) || layout.reserved.contains(name) || self.policies.mark(name) {
                         let detail =
                             format!("the record's field `{name}` has the name of a planned attribute");
                         return Err(Quarantine::new(Reason::NameClash, detail).of_record(place));
                     }
                     check_name(name).map_err(|quarantine| quarantine.of_record(place))?;
+                    let is_empty = matches!(json, Json::String(text) if text.is_empty());
+                    if is_empty && self.policies.empty_strings == EmptyStrings::Omit {
+                        empty.push(Value::s(name));
+                        continue;
+                    }
+                    let value = match self.policies.numbers {
+                        Numbers::Quarantine => json.to_value(),
+                        Numbers::Text => value_of(json, Numbers::Text, &below("", name), &mut texts),
+                    };
                     let value =
-                        attribute_value(json).map_err(|quarantine| quarantine.of_field(place, name))?;
+                        value.and_then(checked).map_err(|quarantine| quarantine.of_field(place, name))?;
                     item.insert(name.clone(), value);
                 }
+                mark(item, NUMBERS, texts);
+                mark(item, EMPTY, empty);
             }
             (BodyPlacement::Attributes, _) => {
                 let detail = "the record is not an object, so its fields can't be attributes";
@@ -233,7 +264,7 @@ impl ItemRule {
         if ahead > TTL_AHEAD_MAX_SECONDS {
             return Err(Quarantine::new(Reason::Ttl, "the TTL is more than 50 years ahead"));
         }
-        match (ahead, self.past_ttl) {
+        match (ahead, self.policies.past_ttl) {
             (..=0, PastTtl::Quarantine) if ahead < -TTL_AGE_MAX_SECONDS => Err(Quarantine::new(
                 Reason::Ttl,
                 "the TTL passed over five years ago, so DynamoDB would never delete the item",
@@ -262,8 +293,13 @@ fn check_name(name: &str) -> Result<(), Quarantine> {
     }
 }
 
-fn attribute_value(json: &Json) -> Result<Value, Quarantine> {
-    let value = json.to_value()?;
+fn mark(item: &mut Item, name: &str, what: Vec<Value>) {
+    if !what.is_empty() {
+        item.insert(name.to_owned(), Value::L(what));
+    }
+}
+
+fn checked(value: Value) -> Result<Value, Quarantine> {
     check_value(&value)?;
     Ok(value)
 }
@@ -295,7 +331,7 @@ fn check_value(value: &Value) -> Result<(), Quarantine> {
     Ok(())
 }
 
-fn table_key(layout: &Layout, item: &Item) -> Result<Key, Quarantine> {
+pub(super) fn table_key(layout: &Layout, item: &Item) -> Result<Key, Quarantine> {
     let part = |name: &String, bytes_max: usize| match item.get(name).and_then(Value::as_s) {
         Some(text) if text.len() > bytes_max => {
             let detail = format!("`{name}` has {} bytes of at most {bytes_max}", text.len());

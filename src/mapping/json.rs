@@ -59,6 +59,14 @@ impl JsonNumber {
         Self { text: number.as_str().into(), offset: 0 }
     }
 
+    /// A number as a document would write it; none where the text is none.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        match Json::parse(text.as_bytes(), Duplicates::Quarantine) {
+            Ok(Json::Number(number)) if number.as_str() == text => Some(number),
+            _ => None,
+        }
+    }
+
     /// Its text, exactly as the document has it.
     #[must_use]
     pub fn as_str(&self) -> &str {

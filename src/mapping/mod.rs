@@ -13,6 +13,8 @@ mod document;
 mod envelope;
 mod item;
 mod json;
+mod large;
+mod marks;
 mod quarantine;
 mod records;
 mod run;
@@ -32,6 +34,7 @@ use crate::value::{Item, Key};
 use envelope::Vault;
 use item::{ItemRule, Layout};
 use json::Reading;
+use marks::Policies;
 
 pub use document::Document;
 pub use item::{SOURCE_ATTRIBUTE, source_bytes};
@@ -100,6 +103,8 @@ pub struct Origin {
     pub rule: usize,
     /// Where its record is in the document.
     pub place: Place,
+    /// Which part of the record it is, from 1, where the record is over several items.
+    pub part: Option<u32>,
 }
 
 /// What the mapping needs of a blob besides its bytes.
@@ -173,7 +178,7 @@ impl Mapper {
                 number,
                 compiled,
                 body: item.body.clone(),
-                past_ttl: entity.past_ttl,
+                policies: Policies::of(entity),
             });
             Entity {
                 name: entity.name.clone(),

@@ -115,9 +115,15 @@ impl Run<'_> {
                 self.values.enter(Scope::Group, context(View::Template, Some(group.as_str().into())));
             }
             let built = rule.build(material, &mut self.values)?;
-            let origin = Origin { rule: rule.number, place: record.place.clone() };
+            let origin = |part| Origin { rule: rule.number, place: record.place.clone(), part };
+            // The item that names the parts comes last, so that it is never there without them.
+            for (number, part) in (1..).zip(built.parts) {
+                let (key, item, group) = (part.key, part.item, group.clone());
+                let origin = origin(Some(number));
+                self.items.push(MappedItem { key, item, omitted: Vec::new(), group, origin });
+            }
             let (key, item, omitted) = (built.key, built.item, built.omitted);
-            self.items.push(MappedItem { key, item, omitted, group, origin });
+            self.items.push(MappedItem { key, item, omitted, group, origin: origin(None) });
         }
         Ok(())
     }

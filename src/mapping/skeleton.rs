@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::document::Document;
 use super::item::{ItemRule, SOURCE_ATTRIBUTE};
 use super::json::{Json, Reading};
+use super::large::unpack;
+use super::marks::unmarked;
 use super::records::PlaceStep;
 use super::{Entity, EntityId, MappedItem, Mapper};
 use crate::plan::{BodyPlacement, Duplicates};
@@ -133,7 +135,8 @@ impl Mapper {
     pub fn skeleton(&self, entity: EntityId, document: &Document, items: &[MappedItem]) -> Skeleton {
         let rules = &self.entities[entity.0].items;
         let held = items.iter().enumerate().filter(|(_, item)| {
-            rules.get(item.origin.rule).is_some_and(|rule| rule.body != BodyPlacement::None)
+            let keeps = |rule: &ItemRule| rule.body != BodyPlacement::None;
+            item.origin.part.is_none() && rules.get(item.origin.rule).is_some_and(keeps)
         });
         let mut held: Vec<Held<'_>> = held
             .map(|(at, item)| Held {
@@ -160,17 +163,18 @@ impl Mapper {
     pub fn rebuild(&self, entity: EntityId, items: &[&Item], skeleton: &Skeleton) -> Option<Document> {
         let entity = &self.entities[entity.0];
         match &skeleton.0 {
-            Part::Record(rule, item) => entity.items.get(*rule)?.record_of(items, *item),
+            Part::Record(rule, item) => entity.items.get(*rule)?.record_of(items, *item, entity.levels_max),
             part => fill(part, entity, items).map(Document::Json),
         }
     }
 }
 
 fn fill(part: &Part, entity: &Entity, items: &[&Item]) -> Option<Json> {
-    let record = |rule: usize, item: usize| match entity.items.get(rule)?.record_of(items, item)? {
-        Document::Json(json) => Some(json),
-        Document::Bytes(_) => None,
-    };
+    let record =
+        |rule: usize, item: usize| match entity.items.get(rule)?.record_of(items, item, entity.levels_max)? {
+            Document::Json(json) => Some(json),
+            Document::Bytes(_) => None,
+        };
     match part {
         Part::Text(text) => {
             let reading =
@@ -201,18 +205,24 @@ fn fill(part: &Part, entity: &Entity, items: &[&Item]) -> Option<Json> {
 
 impl ItemRule {
     /// The record that an item was made of.
-    fn record_of(&self, items: &[&Item], at: usize) -> Option<Document> {
+    fn record_of(&self, items: &[&Item], at: usize, levels_max: u32) -> Option<Document> {
+        if let Some(record) = unpack(self, items, at, levels_max) {
+            return record;
+        }
         let item: &Item = items.get(at)?;
-        match &self.body {
-            BodyPlacement::None => None,
+        let json = match &self.body {
+            BodyPlacement::None => return None,
             BodyPlacement::Nested(name) => match item.get(name)? {
-                Value::B(bytes) => Some(Document::Bytes(bytes.clone())),
-                value => Json::from_value(value).map(Document::Json),
+                Value::B(bytes) => return Some(Document::Bytes(bytes.clone())),
+                value => Json::from_value(value)?,
             },
             BodyPlacement::Attributes => {
-                let own = item.iter().filter(|(name, _)| *name != SOURCE_ATTRIBUTE && !self.plans(name));
-                Json::object(own).map(Document::Json)
+                let own = item.iter().filter(|(name, _)| {
+                    *name != SOURCE_ATTRIBUTE && !self.plans(name) && !self.policies.mark(name)
+                });
+                Json::object(own)?
             }
-        }
+        };
+        unmarked(json, item, &self.policies).map(Document::Json)
     }
 }

@@ -1,4 +1,6 @@
 mod decode;
+mod policies;
+mod property;
 mod records;
 
 use super::*;

@@ -6,11 +6,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::compile::{CompiledEntity, CompiledItem, CompiledPlan, GROUP};
+use super::entity::{BodyPlacement, Decode, EntityPlan, ItemPlan};
 use super::problem::Problem;
 use super::template::Templates;
-use super::types::{
-    BodyPlacement, Decode, EntityPlan, ItemPlan, Plan, SourcePlan, Span, TargetPlan, TimingPlan,
-};
+use super::types::{Plan, SourcePlan, Span, TargetPlan, TimingPlan};
 
 /// The program's own attribute.
 const SOURCE_ATTRIBUTE: &str = "_source";
@@ -201,6 +200,7 @@ fn entity(
     }
     for (index, (item, compiled)) in entity.items.iter().zip(&compiled.items).enumerate() {
         let checked = self::item(target, item)
+            .and_then(|()| unmarked(entity, item))
             .and_then(|()| if entity.decode == Decode::Raw { raw(item) } else { Ok(()) })
             .and_then(|()| supported(target, item, compiled, templates));
         checked.map_err(|problem| problem.element(index).within("item"))?;
@@ -244,6 +244,21 @@ fn item(target: &TargetPlan, item: &ItemPlan) -> Result<(), Problem> {
             || name == SOURCE_ATTRIBUTE;
         if taken {
             let message = format!("`{name}` is the name of another attribute");
+            return Err(Problem::new(message).within("body"));
+        }
+    }
+    Ok(())
+}
+
+/// No planned attribute has the name of one in which a policy leaves its mark.
+fn unmarked(entity: &EntityPlan, item: &ItemPlan) -> Result<(), Problem> {
+    for mark in entity.marks() {
+        if item.attributes.contains_key(mark) {
+            let message = format!("`{mark}` is an attribute of the entity's policies");
+            return Err(Problem::new(message).within(mark));
+        }
+        if item.body == BodyPlacement::Nested(mark.to_owned()) {
+            let message = format!("`{mark}` is an attribute of the entity's policies");
             return Err(Problem::new(message).within("body"));
         }
     }

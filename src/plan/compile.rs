@@ -1,10 +1,11 @@
 //! A plan's patterns and templates, compiled: what the mapping runs on.
 
+use super::entity::{EntityPlan, ItemPlan};
 use super::pattern::Pattern;
 use super::problem::Problem;
 use super::records::RecordPath;
 use super::template::{TemplateId, Templates};
-use super::types::{EntityPlan, ItemPlan, PatternPlan, Plan};
+use super::types::{PatternPlan, Plan};
 
 /// The variables of every template, besides the captures of the pathname: the document; the record, its place
 /// in its list and its name in its object, the one around it; the pathname; the time it was stored.

@@ -4,7 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::types::{EntityPlan, Plan, TargetPlan};
+use super::entity::EntityPlan;
+use super::types::{Plan, TargetPlan};
 use crate::digest::Digest;
 
 /// The SHA-256 of a plan as it is executed: the blocks, with defaults filled in and overrides applied.

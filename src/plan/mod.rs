@@ -6,6 +6,7 @@
 mod check;
 pub mod compile;
 pub mod document;
+mod entity;
 mod filters;
 mod hash;
 pub mod input;
@@ -20,6 +21,7 @@ mod types;
 
 pub use check::check;
 pub use document::{CheckBox, Document, GATES};
+pub use entity::*;
 pub use filters::{FILTERS, iso8601};
 pub use hash::{PlanHash, mapping_digest};
 pub use load::{LoadedPlan, load, parse};

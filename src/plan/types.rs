@@ -1,12 +1,13 @@
 //! What a plan says. Field names are the keys of the `toml migrate` blocks; unknown keys are errors.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::blob::fetch::Etags;
 use crate::blob::store::Access;
+
+use super::entity::EntityPlan;
 
 /// A whole plan, with defaults filled in and overrides applied.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -159,127 +160,6 @@ pub struct IndexPlan {
     pub partition_key: String,
     /// The attribute that is its sort key.
     pub sort_key: String,
-}
-
-/// `[[entity]]`: blobs of one kind, and the items they become.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EntityPlan {
-    /// Its name.
-    pub name: String,
-    /// A pathname pattern: `{name}` captures within one segment, `*` matches within one, `**` across segments.
-    pub blobs: String,
-    /// How the body is read.
-    #[serde(default)]
-    pub decode: Decode,
-    /// What to do when an object holds the same name twice.
-    #[serde(default)]
-    pub duplicates: Duplicates,
-    /// What to do when the TTL has passed already.
-    #[serde(default)]
-    pub past_ttl: PastTtl,
-    /// The items that one blob becomes.
-    #[serde(rename = "item")]
-    pub items: Vec<ItemPlan>,
-}
-
-/// How a body is read.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Decode {
-    /// One JSON document.
-    #[default]
-    Json,
-    /// One JSON document a line; the list of them is the document.
-    Ndjson,
-    /// FUSE's encrypted envelope (AES-256-GCM); the document inside.
-    FuseEnvelope,
-    /// One JSON document, or an envelope: by what it looks like.
-    Auto,
-    /// Bytes that are not read, for one binary attribute.
-    Raw,
-}
-
-/// What to do when an object holds the same name twice.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Duplicates {
-    /// The blob is quarantined.
-    #[default]
-    Quarantine,
-    /// The last one counts, as in most JSON parsers.
-    Last,
-}
-
-/// What to do when an item's TTL has passed already.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum PastTtl {
-    /// The blob is quarantined.
-    #[default]
-    Quarantine,
-    /// The item is written, and DynamoDB will delete it.
-    Write,
-}
-
-/// `[[entity.item]]`: one item that a blob becomes.
-///
-/// Keys that are not named here are attributes with templates as values; among them must be the table's
-/// partition key and sort key, and may be an index's.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ItemPlan {
-    /// Where its records are in the document, for several items from one blob: names and `[*]`, as
-    /// `records[*]`. The document itself is the record where absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub each: Option<String>,
-    /// A template: blobs of one group become one item, the newest one's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group_by: Option<String>,
-    /// An expression: only where it is true is there an item.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub when: Option<String>,
-    /// Where the record's own fields go.
-    #[serde(default)]
-    pub body: BodyPlacement,
-    /// Attribute name → template.
-    #[serde(flatten)]
-    pub attributes: BTreeMap<String, String>,
-}
-
-/// Where the fields of a record go in its item: `attributes`, `none` or `nested:NAME`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum BodyPlacement {
-    /// Each field is an attribute; a clash with a planned attribute is a quarantine.
-    #[default]
-    Attributes,
-    /// All fields are in one attribute of this name.
-    Nested(String),
-    /// They are not stored in the item.
-    None,
-}
-
-impl TryFrom<String> for BodyPlacement {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        match (text.as_str(), text.strip_prefix("nested:")) {
-            ("attributes", _) => Ok(Self::Attributes),
-            ("none", _) => Ok(Self::None),
-            (_, Some(name)) if !name.is_empty() => Ok(Self::Nested(name.to_owned())),
-            _ => Err(format!("`{text}` is not one of `attributes`, `none`, `nested:NAME`")),
-        }
-    }
-}
-
-impl From<BodyPlacement> for String {
-    fn from(placement: BodyPlacement) -> Self {
-        match placement {
-            BodyPlacement::Attributes => "attributes".to_owned(),
-            BodyPlacement::None => "none".to_owned(),
-            BodyPlacement::Nested(name) => format!("nested:{name}"),
-        }
-    }
 }
 
 /// `[[ignore]]` and `[[accept]]`: blobs, and why they are not migrated.
