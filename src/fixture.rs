@@ -16,6 +16,8 @@ use crate::blob::Pathname;
 use crate::digest::Digest;
 use crate::mapping::Reason;
 
+pub use hard::legacy_owner;
+
 /// The plan that the example data is for: FUSE's, as the project ships it.
 pub const PLAN: &str = include_str!("../migration-plan.md");
 
@@ -48,13 +50,12 @@ pub enum Expected {
     Items(usize),
     /// It is ignored.
     Ignored,
-    /// It is accepted. Without the plan's accept rules it is quarantined for this reason, or, where there
-    /// is none, matched by no rule at all.
-    Accepted(Option<Reason>),
+    /// It is accepted. Without the plan's accept rules it is quarantined for this reason.
+    Accepted(Reason),
 }
 
-/// The example data of a seed: so many sign-ups in four generations, and then a few assets and every hard
-/// case. Sign-ups are made as they are asked for.
+/// The example data of a seed: so many sign-ups in the four generations of plain JSON, and then a few
+/// assets and every hard case, the encrypted generation among them. Sign-ups are made as they are asked for.
 pub fn blobs(seed: u64, signups: usize) -> impl Iterator<Item = FixtureBlob> {
     self::signups(seed, signups, 0).chain(assets()).chain(hard::cases())
 }

@@ -139,6 +139,7 @@ impl Stage<'_> {
         command.args(arguments).args(["--target", "embedded", "--color", self.color()]);
         command.current_dir(&self.directory);
         command.env("MIGRATE_BLOB_URL", &self.url).env("BLOB_READ_WRITE_TOKEN", TOKEN);
+        command.env("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY);
         for name in ["DYNAMODB_TABLE_NAME", "DYNAMODB_ENDPOINT", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"] {
             command.env_remove(name);
         }

@@ -171,10 +171,13 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     let blobs = store.len();
     let store = Arc::new(FaultyBlob::new(Arc::new(store), faults));
     let server = Server::bind(args.blob_listen, store, config, Arc::clone(&context.clock)).await?;
-    let variables = BTreeMap::from([
+    let mut variables = BTreeMap::from([
         ("BLOB_READ_WRITE_TOKEN", args.token.clone()),
         ("VERCEL_BLOB_API_URL", server.base_url()),
     ]);
+    if args.seed.is_some() {
+        variables.insert("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY.to_owned());
+    }
     #[cfg(feature = "embedded")]
     let (engine, variables) = {
         let engine = args.engine().await?;

@@ -34,7 +34,7 @@ async fn the_engine_takes_every_item_and_not_one_byte_more() {
     let target = DynamoTarget::connect(config.endpoint(engine.endpoint())).await.unwrap();
     target.provision(&plan.target, false, false).await.unwrap();
 
-    let mapper = Mapper::new(&plan).unwrap();
+    let mapper = Mapper::with_key(&plan, Some(fixture::ENCRYPTION_KEY.into())).unwrap();
     let now = "2026-02-01T00:00:00Z".parse().unwrap();
     let mut written = BTreeMap::new();
     for blob in fixture::blobs(1, 50) {

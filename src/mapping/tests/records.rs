@@ -244,3 +244,24 @@ fn a_group_without_its_input_is_quarantined() {
     }
     assert_eq!(reason(items_of("grouped/f.json", r#"[{"email":[]}]"#)), Reason::Template);
 }
+
+#[test]
+fn the_stored_form_of_a_skeleton_does_not_change() {
+    let stored = |pathname: &str, body: &str| {
+        let mapper = mapper(SHAPES);
+        let Rule::Entity(entity) = mapper.rule(&pathname.into()) else {
+            panic!("no entity takes {pathname}")
+        };
+        let document = mapper.decode(entity, body.as_bytes()).expect("a document");
+        let items = items_of(pathname, body).expect("items");
+        serde_json::to_string(&mapper.skeleton(entity, &document, &items)).expect("JSON")
+    };
+    assert_eq!(
+        stored("list/a.json", r#"[{"id":1},{"id":2},{"id":3}]"#),
+        r#"{"list":[{"records":{"rule":0,"first":0,"step":1,"count":3}}]}"#
+    );
+    assert_eq!(
+        stored("map/a.json", r#"{"version":"3","at":1.50,"records":{"b":{"x":1},"c":{"draft":true}}}"#),
+        r#"{"object":{"at":{"text":"1.50"},"records":{"object":{"b":{"record":[0,0]},"c":{"text":"{\"draft\":true}"}}},"version":{"text":"\"3\""}}}"#
+    );
+}
