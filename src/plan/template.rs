@@ -97,12 +97,18 @@ impl Scope {
     }
 }
 
+/// What an expression is, and the generation of its scope in which it was evaluated.
+#[derive(Debug, Clone)]
+struct Outcome {
+    generation: u64,
+    text: Result<Arc<str>, RenderError>,
+}
+
 /// What the expressions of a plan are for one blob, as far as they were asked for.
 #[derive(Debug)]
 pub struct Evaluated {
     context: Value,
-    /// With the generation of their scope in which they were evaluated.
-    results: Vec<Option<(u64, Result<Arc<str>, RenderError>)>>,
+    results: Vec<Option<Outcome>>,
     /// How often each scope was entered.
     generations: [u64; 3],
 }
@@ -207,17 +213,15 @@ impl Templates {
         let Evaluated { context, results, generations } = evaluated;
         results.resize(self.sources.len(), None);
         let source = &self.sources[evaluation.0];
-        let now = generations[source.scope as usize];
-        if let Some((then, result)) = &results[evaluation.0]
-            && *then == now
-        {
-            return result.clone();
+        let generation = generations[source.scope as usize];
+        if let Some(known) = results[evaluation.0].as_ref().filter(|known| known.generation == generation) {
+            return known.text.clone();
         }
         let template = self.environment(source.kind).get_template(&source.name);
         let text = template.and_then(|template| template.render(&*context));
-        let result = text.map(Arc::from).map_err(|error| classify(&error));
-        results[evaluation.0] = Some((now, result.clone()));
-        result
+        let text = text.map(Arc::from).map_err(|error| classify(&error));
+        results[evaluation.0] = Some(Outcome { generation, text: text.clone() });
+        text
     }
 
     fn insert(

@@ -151,7 +151,7 @@ fn an_envelope_that_cannot_be_opened_is_quarantined_and_says_why() {
     for (name, body, reason, detail) in [
         (
             "other key",
-            &include_str!("../../../fixtures/envelope/other-key.json")[..],
+            include_str!("../../../fixtures/envelope/other-key.json"),
             Reason::Decrypt,
             "another key",
         ),
