@@ -24,6 +24,8 @@ pub struct BackfillReport {
     pub mapped: u64,
     /// Written to the mirror.
     pub written: u64,
+    /// Written to the mirror, where a newer blob has the items of its groups.
+    pub superseded: u64,
     /// Equal already.
     pub equal: u64,
     /// Matched by an ignore rule.
@@ -50,6 +52,7 @@ impl BackfillReport {
         match result {
             Ok(Converged::Equal) => self.equal += 1,
             Ok(Converged::Written) => self.written += 1,
+            Ok(Converged::Superseded) => self.superseded += 1,
             Ok(Converged::Quarantined) => self.quarantined.push(pathname),
             Ok(Converged::Collision { key, owner }) => {
                 let owner = owner.map_or_else(|| "the application".to_owned(), |owner| format!("`{owner}`"));

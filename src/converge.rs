@@ -9,6 +9,7 @@
 
 mod bulk;
 mod fetch;
+mod group;
 mod large;
 mod prepare;
 
@@ -17,8 +18,9 @@ use std::time::Duration;
 
 pub use bulk::Seen;
 pub use fetch::{BODY_BYTES_MAX, Bodies, NoBodies, SavedBody};
+use group::{Settled, Trust};
 use large::Large;
-use prepare::{Action, Prepared};
+use prepare::{Prepared, Role};
 
 use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
@@ -42,6 +44,8 @@ pub enum Converged {
     Equal,
     /// The mirror was made equal.
     Written,
+    /// The mirror was made equal, and a newer blob has the items of its groups.
+    Superseded,
     /// The mirror says that the blob can't be mapped, and why.
     Quarantined,
     /// An item that the blob maps to belongs to somebody else. Nothing was written.
@@ -127,7 +131,10 @@ impl Converger {
     async fn drive(&self, pathname: &Pathname, machine: Machine) -> Result<Converged> {
         let mut unknown = machine.doubts();
         let result = self.steps(pathname, machine, &mut unknown).await;
-        let settled = matches!(&result, Ok(Converged::Equal | Converged::Written | Converged::Quarantined));
+        let settled = matches!(
+            &result,
+            Ok(Converged::Equal | Converged::Written | Converged::Superseded | Converged::Quarantined)
+        );
         if unknown && !settled {
             self.permit.in_doubt();
         }
@@ -145,7 +152,7 @@ impl Converger {
         let mut anchor: Option<Anchor> = None;
         let mut blob: Option<ListedBlob> = None;
         let mut large: Option<Large> = None;
-        let mut quarantined = false;
+        let mut ending = Converged::Written;
         let mut round = 0;
         loop {
             let (rev, attempt) = match (machine.next(), &large) {
@@ -171,7 +178,6 @@ impl Converger {
                         machine.body_gone();
                         continue;
                     };
-                    quarantined = prepared.quarantined;
                     if !prepared.fits() {
                         if let Some((key, owner)) = self.taken(&prepared).await? {
                             return Ok(Converged::Collision { key, owner });
@@ -181,7 +187,10 @@ impl Converger {
                         large = Some(change);
                         continue;
                     }
-                    (prepared.anchor.rev.clone(), self.apply(&prepared).await?)
+                    let own = prepared.keys().collect();
+                    let settled = self.settle(&prepared.groups, &own, Trust::Nothing).await?;
+                    ending = prepared.applied(&settled);
+                    (prepared.anchor.rev.clone(), self.apply(&prepared, settled).await?)
                 }
                 (Next::Begin { .. }, Some(large)) => (large.pending.rev.clone(), self.begin(large).await?),
                 (Next::Part { number, .. }, Some(large)) => {
@@ -194,8 +203,7 @@ impl Converger {
                 (Next::Done(done), _) => {
                     return Ok(match done {
                         Done::Equal => equal(anchor.as_ref()),
-                        Done::Written if quarantined => Converged::Quarantined,
-                        Done::Written => Converged::Written,
+                        Done::Written => ending,
                         Done::GaveUp => Converged::GaveUp,
                     });
                 }
@@ -232,19 +240,25 @@ impl Converger {
     }
 
     /// Sends one prepared change.
-    async fn apply(&self, prepared: &Prepared) -> Result<Attempt> {
+    async fn apply(&self, prepared: &Prepared, settled: Settled) -> Result<Attempt> {
         self.permit.check()?;
         if !self.stored(&prepared.rows).await? {
             return Ok(Attempt::NotSent);
         }
         let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
-        let sent = self.send(&anchor.rev, prepared.writes(), &prepared.actions).await?;
+        let mut writes = prepared.writes();
+        writes.extend(settled.writes);
+        let sent = self.send(&anchor.rev, writes).await?;
         Ok(match sent {
             Sent::Applied => {
                 self.drop_beside(seen, Some(anchor)).await;
                 Attempt::Written(Written::Applied)
             }
             Sent::Unknown => Attempt::Written(Written::Unknown),
+            Sent::GroupMoved => {
+                self.drop_new(prepared, None).await;
+                Attempt::Written(Written::Refused { found: None })
+            }
             Sent::Raced(found) => {
                 let rev = found.as_ref().and_then(Anchor::rev_of);
                 if rev.as_ref() == Some(&anchor.rev) {
@@ -269,32 +283,29 @@ impl Converger {
         }
     }
 
-    /// Sends a transaction whose first write is about the anchor, and the others are `actions`.
-    async fn send(&self, rev: &Rev, mut writes: Vec<Write>, actions: &[Action]) -> Result<Sent> {
+    /// Sends a transaction.
+    async fn send(&self, rev: &Rev, mut writes: Vec<(Role, Write)>) -> Result<Sent> {
         // A token stands for one request: what leaves out a removal is another one.
         let mut token = rev.to_string();
         loop {
-            let refusals = match self.control.store().transact(&token, writes.clone()).await {
+            let request = writes.iter().map(|(_, write)| write.clone()).collect();
+            let refusals = match self.control.store().transact(&token, request).await {
                 Ok(Outcome::Applied) => return Ok(Sent::Applied),
                 Ok(Outcome::Refused(refusals)) => refusals,
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown => return Ok(Sent::Unknown),
                 Err(error) => return Err(error),
             };
-            match judge_refusal(actions, refusals) {
-                Verdict::Raced(found) => return Ok(Sent::Raced(found)),
-                Verdict::Collision { key, owner } => return Ok(Sent::Collision { key, owner }),
-                // An item that was to be removed is somebody else's by now: it is left to them. Each
-                // round leaves out at least one removal, so this ends.
-                Verdict::NotOurs(refused) => {
-                    token = names::token();
-                    writes = writes
-                        .into_iter()
-                        .enumerate()
-                        .filter(|(action, _)| !refused.contains(action))
-                        .map(|(_, write)| write)
-                        .collect();
-                }
+            if let Some(sent) = judge_refusals(&writes, &refusals) {
+                return Ok(sent);
             }
+            // Items that were to be removed are somebody else's by now: they are left to them. Each
+            // round leaves out at least one removal, so this ends.
+            token = names::token();
+            let mut number = 0;
+            writes.retain(|_| {
+                number += 1;
+                !refusals.iter().any(|refusal| refusal.action == number - 1)
+            });
         }
     }
 
@@ -347,6 +358,8 @@ enum Sent {
     Unknown,
     /// The anchor is not the one that was seen: this one is there.
     Raced(Option<Item>),
+    /// Another member of a group was faster.
+    GroupMoved,
     /// An item to be stored is somebody else's.
     Collision {
         key: Key,
@@ -354,31 +367,20 @@ enum Sent {
     },
 }
 
-enum Verdict {
-    Raced(Option<Item>),
-    Collision {
-        key: Key,
-        owner: Option<String>,
-    },
-    /// Items to be removed are somebody else's.
-    NotOurs(Vec<usize>),
-}
-
-/// The first write is about the anchor; what else was refused is an item of somebody else.
-fn judge_refusal(actions: &[Action], refusals: Vec<Refusal>) -> Verdict {
-    let mut removals = Vec::new();
-    let mut collision = None;
-    for Refusal { action, found } in refusals {
-        match action.checked_sub(1).and_then(|at| actions.get(at)) {
-            None => return Verdict::Raced(found),
-            Some(Action { key, item: Some(_) }) => {
-                collision =
-                    Some(Verdict::Collision { key: key.clone(), owner: found.as_ref().and_then(owner) });
-            }
-            Some(Action { item: None, .. }) => removals.push(action),
-        }
+/// What a refusal means; none where only items that were to be removed are somebody else's.
+fn judge_refusals(writes: &[(Role, Write)], refusals: &[Refusal]) -> Option<Sent> {
+    let of = |wanted: fn(&Role) -> bool| {
+        refusals.iter().find(|refusal| writes.get(refusal.action).is_some_and(|(role, _)| wanted(role)))
+    };
+    if let Some(refusal) = of(|role| *role == Role::Anchor) {
+        return Some(Sent::Raced(refusal.found.clone()));
     }
-    collision.unwrap_or(Verdict::NotOurs(removals))
+    if of(|role| matches!(role, Role::Group | Role::Member)).is_some() {
+        return Some(Sent::GroupMoved);
+    }
+    let refusal = of(|role| matches!(role, Role::Put(_)))?;
+    let Role::Put(key) = &writes[refusal.action].0 else { return None };
+    Some(Sent::Collision { key: key.clone(), owner: refusal.found.as_ref().and_then(owner) })
 }
 
 /// The pathname in an item's `_source`.

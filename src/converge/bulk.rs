@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use futures::stream::{self, StreamExt as _};
 
+use super::group::{Settled, Trust};
 use super::prepare::{Prepared, TRANSACTION_BYTES_MAX};
 use super::{ATTEMPTS, Converged, Converger, Machine, equal};
 use crate::blob::{ListedBlob, Pathname};
@@ -12,7 +13,8 @@ use crate::protocol::Rules;
 use crate::protocol::converge::{Converge, Next, Purpose};
 use crate::target::control::{Anchor, names};
 use crate::target::layout::ACTIONS_MAX;
-use crate::target::{Outcome, Refusal};
+use crate::target::{Outcome, Refusal, Write};
+use crate::value::Key;
 
 /// At most this many pathnames in one transaction: a lost race costs all of them a second try.
 const PATHNAMES_MAX: usize = 50;
@@ -82,7 +84,7 @@ impl Converger {
         }
         drop(preparing);
 
-        let batches = pack(ready, &mut singly);
+        let (batches, later) = apart(pack(ready, &mut singly));
         let mut sending =
             stream::iter(batches).map(|batch| self.send_together(batch)).buffer_unordered(CONCURRENCY);
         while let Some((sent, again)) = sending.next().await {
@@ -90,6 +92,11 @@ impl Converger {
             singly.extend(again);
         }
         drop(sending);
+        for batch in later {
+            let (sent, again) = self.send_together(batch).await;
+            done.extend(sent);
+            singly.extend(again);
+        }
 
         let mut single = stream::iter(singly)
             .map(|Single { pathname, machine }| async move {
@@ -123,9 +130,11 @@ impl Converger {
     /// Sends changes in one transaction. Where it is not applied as a whole, each is to be converged
     /// again: the second list.
     async fn send_together(&self, batch: Vec<Prepared>) -> (Vec<(Pathname, Result<Converged>)>, Vec<Single>) {
-        match self.try_together(&batch).await {
-            Ok(Outcome::Applied) => {}
-            Ok(Outcome::Refused(refusals)) => {
+        let endings: Vec<Converged> = match self.try_together(&batch).await {
+            Ok((Outcome::Applied, settled)) => {
+                batch.iter().map(|prepared| prepared.applied(&settled)).collect()
+            }
+            Ok((Outcome::Refused(refusals), _)) => {
                 self.drop_refused(&batch, &refusals).await;
                 let singly = batch.into_iter().map(|prepared| Single::new(prepared.anchor.pathname));
                 return (Vec::new(), singly.collect());
@@ -139,12 +148,11 @@ impl Converger {
                 };
                 return (Vec::new(), batch.into_iter().map(single).collect());
             }
-        }
+        };
         let mut sent = Vec::new();
-        for prepared in batch {
+        for (prepared, ending) in batch.into_iter().zip(endings) {
             self.drop_beside(prepared.seen.as_ref(), Some(&prepared.anchor)).await;
-            let converged = if prepared.quarantined { Converged::Quarantined } else { Converged::Written };
-            sent.push((prepared.anchor.pathname, Ok(converged)));
+            sent.push((prepared.anchor.pathname, Ok(ending)));
         }
         (sent, Vec::new())
     }
@@ -155,24 +163,30 @@ impl Converger {
         for prepared in batch {
             let refusal = refusals.iter().find(|refusal| refusal.action == anchor_action);
             self.drop_new(prepared, refusal.and_then(|refusal| refusal.found.as_ref())).await;
-            anchor_action += prepared.action_count();
+            anchor_action += 1 + prepared.actions.len();
         }
     }
 
-    async fn try_together(&self, batch: &[Prepared]) -> Result<Outcome> {
+    async fn try_together(&self, batch: &[Prepared]) -> Result<(Outcome, Settled)> {
         self.permit.check()?;
         let rows = batch.iter().flat_map(|prepared| prepared.rows.iter().cloned()).collect();
         self.control.put_rows(rows).await?;
-        let writes = batch.iter().flat_map(Prepared::writes).collect();
-        self.control.store().transact(&names::token(), writes).await
+        let groups = batch.iter().flat_map(|prepared| &prepared.groups);
+        let mut settled = self.settle(groups, &HashSet::new(), Trust::NoRowNoMembers).await?;
+        let mut writes: Vec<Write> =
+            batch.iter().flat_map(Prepared::writes).map(|(_, write)| write).collect();
+        writes.extend(settled.writes.drain(..).map(|(_, write)| write));
+        let outcome = self.control.store().transact(&names::token(), writes).await?;
+        Ok((outcome, settled))
     }
 }
 
-/// Fills transactions. A change that shares an item with another one in the same transaction, which
-/// DynamoDB refuses, is left to be converged singly.
+/// Fills transactions. Members of one group may share one. A change that shares an item with another one
+/// in the same transaction, which DynamoDB refuses, is left to be converged singly.
 fn pack(ready: Vec<Prepared>, singly: &mut Vec<Single>) -> Vec<Vec<Prepared>> {
     let mut batches: Vec<Vec<Prepared>> = Vec::new();
-    let (mut actions, mut bytes, mut keys) = (0, 0, HashSet::new());
+    let (mut actions, mut bytes) = (0, 0);
+    let (mut keys, mut groups): (HashSet<Key>, HashSet<Key>) = Default::default();
     for prepared in ready {
         let full = batches.last().is_none_or(|batch| {
             batch.len() == PATHNAMES_MAX
@@ -181,19 +195,36 @@ fn pack(ready: Vec<Prepared>, singly: &mut Vec<Single>) -> Vec<Vec<Prepared>> {
         });
         if full {
             batches.push(Vec::new());
-            (actions, bytes, keys) = (0, 0, HashSet::new());
+            (actions, bytes, keys, groups) = Default::default();
         }
-        if prepared.keys().any(|key| keys.contains(key)) {
+        let joined = || prepared.groups.iter().map(|change| &change.group);
+        if prepared
+            .keys()
+            .any(|key| keys.contains(key) || groups.contains(key) || joined().any(|group| group == key))
+            || joined().any(|group| keys.contains(group))
+        {
             singly.push(Single::new(prepared.anchor.pathname));
             continue;
         }
         actions += prepared.action_count();
         bytes += prepared.bytes();
         keys.extend(prepared.keys().cloned());
+        groups.extend(joined().cloned());
         if let Some(batch) = batches.last_mut() {
             batch.push(prepared);
         }
     }
     batches.retain(|batch| !batch.is_empty());
     batches
+}
+
+/// Puts aside the transactions that share a group with one before them: sent at once, one of them would fail.
+fn apart(batches: Vec<Vec<Prepared>>) -> (Vec<Vec<Prepared>>, Vec<Vec<Prepared>>) {
+    let mut seen: HashSet<Key> = HashSet::new();
+    batches.into_iter().partition(|batch| {
+        let groups = || batch.iter().flat_map(|prepared| prepared.groups.iter().map(|change| &change.group));
+        let first = !groups().any(|group| seen.contains(group));
+        seen.extend(groups().cloned());
+        first
+    })
 }

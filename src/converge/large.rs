@@ -4,11 +4,14 @@
 //! then checks its rev, and the final anchor replaces it. Whoever comes after a crash finds it pending,
 //! and begins anew; items that are to be removed go while it is pending, so that none is forgotten.
 
-use super::prepare::{Action, Prepared, TRANSACTION_BYTES_MAX};
-use super::{Attempt, Converger, Sent, new_rev, owner};
+use std::collections::{BTreeSet, HashSet};
+
+use super::group::{Membership, Trust};
+use super::prepare::{Action, Prepared, Role, TRANSACTION_BYTES_MAX};
+use super::{ATTEMPTS, Attempt, Converger, Sent, new_rev, owner};
 use crate::error::Result;
 use crate::protocol::converge::Written;
-use crate::target::control::{Anchor, AnchorState, encode_keys};
+use crate::target::control::{Anchor, AnchorState, GroupRef, encode_keys};
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value};
@@ -22,15 +25,22 @@ pub(super) struct Large {
     pub(super) pending: Anchor,
     /// What is stored before anything names it.
     rows: Vec<Item>,
-    /// What happens to items, each part in one transaction.
-    pub(super) parts: Vec<Vec<Action>>,
+    /// What happens to items and groups, each part in one transaction.
+    pub(super) parts: Vec<Part>,
     /// The anchor in the end.
     pub(super) last: Anchor,
 }
 
+/// One of the transactions.
+#[derive(Debug, Default)]
+pub(super) struct Part {
+    actions: Vec<Action>,
+    groups: Vec<Membership>,
+}
+
 impl Large {
     pub(super) fn new(prepared: Prepared) -> Self {
-        let Prepared { anchor, seen, mut rows, actions, .. } = prepared;
+        let Prepared { anchor, seen, mut rows, actions, groups } = prepared;
         // Those to be written and those to be removed are all there are.
         let items: Vec<Key> = actions.iter().map(|action| action.key.clone()).collect();
         let paged = encode_keys(&anchor.pathname, &new_rev(), &items);
@@ -39,26 +49,39 @@ impl Large {
             pages
         });
         let former = seen.clone().unwrap_or_else(|| Anchor::tombstone(anchor.pathname.clone(), new_rev()));
-        let pending = Anchor { rev: anchor.rev.clone(), state: AnchorState::Pending, items, pages, ..former };
-        Self { seen, pending, rows, parts: cut(actions), last: Anchor { rev: new_rev(), ..anchor } }
+        let mut all: BTreeSet<GroupRef> = former.groups.iter().cloned().collect();
+        all.extend(anchor.groups.iter().cloned());
+        let pending = Anchor {
+            rev: anchor.rev.clone(),
+            state: AnchorState::Pending,
+            items,
+            pages,
+            groups: all.into_iter().collect(),
+            ..former
+        };
+        Self { seen, pending, rows, parts: cut(actions, groups), last: Anchor { rev: new_rev(), ..anchor } }
     }
 }
 
 /// Fills transactions that have a check besides.
-fn cut(actions: Vec<Action>) -> Vec<Vec<Action>> {
-    let mut parts: Vec<Vec<Action>> = Vec::new();
-    let mut bytes = 0;
-    for action in actions {
-        match parts.last_mut() {
-            Some(part) if part.len() + 1 < ACTIONS_MAX && bytes + action.bytes() <= TRANSACTION_BYTES_MAX => {
-                bytes += action.bytes();
-                part.push(action);
-            }
-            _ => {
-                bytes = action.bytes();
-                parts.push(vec![action]);
-            }
+fn cut(actions: Vec<Action>, groups: Vec<Membership>) -> Vec<Part> {
+    let mut parts = vec![Part::default()];
+    let (mut count, mut bytes) = (1, 0);
+    let mut room = |parts: &mut Vec<Part>, more: usize, more_bytes: usize| {
+        if count + more > ACTIONS_MAX || bytes + more_bytes > TRANSACTION_BYTES_MAX {
+            parts.push(Part::default());
+            (count, bytes) = (1, 0);
         }
+        count += more;
+        bytes += more_bytes;
+    };
+    for action in actions {
+        room(&mut parts, 1, action.bytes());
+        parts.last_mut().expect("invariant: there is a first part").actions.push(action);
+    }
+    for group in groups {
+        room(&mut parts, group.action_count(), group.bytes());
+        parts.last_mut().expect("invariant: there is a first part").groups.push(group);
     }
     parts
 }
@@ -83,7 +106,7 @@ impl Converger {
             return Ok(Attempt::NotSent);
         }
         let expected = large.seen.as_ref().map(|anchor| &anchor.rev);
-        let sent = self.send(&large.pending.rev, vec![large.pending.write(expected)], &[]).await?;
+        let sent = self.send(&large.pending.rev, vec![(Role::Anchor, large.pending.write(expected))]).await?;
         if let Sent::Raced(found) = &sent {
             // Only an earlier attempt of this very request names them.
             let ours = found.as_ref().and_then(Anchor::rev_of).as_ref() == Some(&large.pending.rev);
@@ -98,23 +121,34 @@ impl Converger {
     /// Applies one part, if the pending anchor is still there.
     pub(super) async fn part(&self, large: &Large, number: usize) -> Result<Attempt> {
         self.permit.check()?;
-        let actions = &large.parts[number];
-        let pending = Condition::equals(["rev"], Value::s(large.pending.rev.as_str()));
-        let mut writes =
-            vec![Write::Check { table: Table::Control, key: large.pending.key(), condition: pending }];
-        writes.extend(actions.iter().map(|action| action.write(&large.pending.pathname)));
-        Ok(attempt(self.send(&new_rev(), writes, actions).await?))
+        let Part { actions, groups } = &large.parts[number];
+        let own: HashSet<&Key> = actions.iter().map(|action| &action.key).collect();
+        let mut round = 0;
+        loop {
+            self.pause(&mut round).await;
+            let settled = self.settle(groups, &own, Trust::Nothing).await?;
+            let pending = Condition::equals(["rev"], Value::s(large.pending.rev.as_str()));
+            let check = Write::Check { table: Table::Control, key: large.pending.key(), condition: pending };
+            let mut writes = vec![(Role::Anchor, check)];
+            writes.extend(actions.iter().map(|action| action.write(&large.pending.pathname)));
+            writes.extend(settled.writes);
+            match self.send(&new_rev(), writes).await? {
+                // The other members of a group go on meanwhile; the pending anchor stands.
+                Sent::GroupMoved if round < u32::from(ATTEMPTS) => {}
+                sent => return Ok(attempt(sent)),
+            }
+        }
     }
 
     /// Stores the final anchor in place of the pending one.
     pub(super) async fn finish(&self, large: &Large) -> Result<Attempt> {
         self.permit.check()?;
         let last = &large.last;
-        let sent = self.send(&last.rev, vec![last.write(Some(&large.pending.rev))], &[]).await?;
+        let sent = self.send(&last.rev, vec![(Role::Anchor, last.write(Some(&large.pending.rev)))]).await?;
         let done = match &sent {
             Sent::Applied => true,
             Sent::Raced(found) => found.as_ref().and_then(Anchor::rev_of).as_ref() == Some(&last.rev),
-            Sent::Unknown | Sent::Collision { .. } => false,
+            Sent::Unknown | Sent::GroupMoved | Sent::Collision { .. } => false,
         };
         if done {
             self.drop_beside(large.seen.as_ref(), Some(last)).await;
@@ -131,6 +165,7 @@ fn attempt(sent: Sent) -> Attempt {
         Sent::Raced(found) => {
             Attempt::Written(Written::Refused { found: found.as_ref().and_then(Anchor::rev_of) })
         }
+        Sent::GroupMoved => Attempt::Written(Written::Refused { found: None }),
         Sent::Collision { key, owner } => Attempt::Collision { key, owner },
     }
 }

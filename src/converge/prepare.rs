@@ -4,14 +4,17 @@ use std::collections::HashSet;
 
 use md5::Digest as _;
 
-use super::{Converger, SavedBody, new_rev, source_value};
+use super::group::{Membership, Settled};
+use super::{Converged, Converger, SOURCE, SavedBody, new_rev, source_value};
 use crate::blob::{ListedBlob, Pathname};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::mapping::{BlobFacts, EntityId, MappedItem};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
-use crate::target::control::{Anchor, AnchorState, BlobHead, MappedVersion, encode_body, encode_keys};
+use crate::target::control::{
+    Anchor, AnchorState, BlobHead, MappedVersion, Member, encode_body, encode_keys,
+};
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value, item_bytes};
@@ -28,12 +31,27 @@ pub(super) struct Prepared {
     pub(super) anchor: Anchor,
     /// The anchor that was seen, whose rev must still be there.
     pub(super) seen: Option<Anchor>,
-    /// Whether the anchor says that the blob can't be mapped.
-    pub(super) quarantined: bool,
     /// Parts of the retained body and pages of keys, to be stored before the transaction.
     pub(super) rows: Vec<Item>,
     /// What happens to items: puts in the order of the anchor's keys, then removals.
     pub(super) actions: Vec<Action>,
+    /// What happens to groups.
+    pub(super) groups: Vec<Membership>,
+}
+
+/// What a write of a transaction is for: that decides what its refusal means.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Stores the anchor, or checks its rev.
+    Anchor,
+    /// Stores the row of a group.
+    Group,
+    /// Adds or takes away a member; always applies.
+    Member,
+    /// Stores an item.
+    Put(Key),
+    /// Removes an item.
+    Removal,
 }
 
 /// What happens to one item.
@@ -47,12 +65,13 @@ pub(super) struct Action {
 
 impl Action {
     /// The write, if the item is ours or not there.
-    pub(super) fn write(&self, pathname: &Pathname) -> Write {
-        let ours = Condition::equals(["_source", "pathname"], Value::s(pathname.as_str()));
+    pub(super) fn write(&self, pathname: &Pathname) -> (Role, Write) {
+        let ours = Condition::equals([SOURCE, "pathname"], Value::s(pathname.as_str()));
         let condition = Condition::Any(vec![Condition::Absent, ours]);
+        let key = self.key.clone();
         match &self.item {
-            Some(item) => Write::Put { table: Table::Data, item: item.clone(), condition },
-            None => Write::Delete { table: Table::Data, key: self.key.clone(), condition },
+            Some(item) => (Role::Put(key), Write::Put { table: Table::Data, item: item.clone(), condition }),
+            None => (Role::Removal, Write::Delete { table: Table::Data, key, condition }),
         }
     }
 
@@ -68,16 +87,29 @@ impl Prepared {
         self.seen.as_ref().map(|anchor| &anchor.rev)
     }
 
-    /// The one transaction: the anchor first, then its items.
-    pub(super) fn writes(&self) -> Vec<Write> {
-        let mut writes = vec![self.anchor.write(self.expected())];
+    /// The one transaction, groups aside: the anchor first, then its items.
+    pub(super) fn writes(&self) -> Vec<(Role, Write)> {
+        let mut writes = vec![(Role::Anchor, self.anchor.write(self.expected()))];
         writes.extend(self.actions.iter().map(|action| action.write(&self.anchor.pathname)));
         writes
     }
 
-    /// How many actions the transaction has.
+    /// How it ends once it is applied together with what its groups came to.
+    pub(super) fn applied(&self, settled: &Settled) -> Converged {
+        let stores = self.actions.iter().any(|action| action.item.is_some());
+        let member = self.groups.iter().any(|change| change.joins.is_some());
+        match &self.anchor.state {
+            AnchorState::Quarantined { .. } => Converged::Quarantined,
+            AnchorState::Live if member && !stores && settled.supersedes(&self.groups) => {
+                Converged::Superseded
+            }
+            AnchorState::Live | AnchorState::Pending | AnchorState::Tombstone => Converged::Written,
+        }
+    }
+
+    /// How many actions the transaction has at most.
     pub(super) fn action_count(&self) -> usize {
-        1 + self.actions.len()
+        1 + self.actions.len() + self.groups.iter().map(Membership::action_count).sum::<usize>()
     }
 
     /// About how many bytes the transaction has.
@@ -86,6 +118,7 @@ impl Prepared {
         ANCHOR_BYTES
             + keys.map(|key| key.partition.len() + key.sort.len()).sum::<usize>()
             + self.actions.iter().map(Action::bytes).sum::<usize>()
+            + self.groups.iter().map(Membership::bytes).sum::<usize>()
     }
 
     /// Whether one transaction takes it.
@@ -114,16 +147,16 @@ impl Converger {
             (Change::Renew, Some(seen), _, _) => Prepared {
                 anchor: Anchor { rev, ..seen.clone() },
                 seen: Some(seen.clone()),
-                quarantined: matches!(seen.state, AnchorState::Quarantined { .. }),
                 rows: Vec::new(),
                 actions: Vec::new(),
+                groups: Vec::new(),
             },
             (Change::Tombstone, ..) => Prepared {
                 anchor: Anchor::tombstone(pathname.clone(), rev),
                 seen: seen.cloned(),
-                quarantined: false,
                 rows: Vec::new(),
                 actions: removals(seen, &HashSet::new()).collect(),
+                groups: Membership::changes(seen, Vec::new()),
             },
             (Change::Hold(version), _, Some(entity), Some(blob)) => {
                 let Some(body) = self.fetch(blob).await? else { return Ok(None) };
@@ -155,6 +188,11 @@ impl Converger {
         // What can't be mapped stays in Blob and is served from there.
         let retained = if quarantined { None } else { encode_body(&blob.pathname, &rev, &body.bytes) };
         let (body_ref, mut rows) = retained.map_or((None, Vec::new()), |(body, rows)| (Some(body), rows));
+        let (grouped, mapped): (Vec<MappedItem>, Vec<MappedItem>) =
+            mapped.into_iter().partition(|mapped| mapped.group.is_some());
+        let member = Member { uploaded_at: blob.uploaded_at, pathname: blob.pathname.clone() };
+        let joins = grouped.into_iter().map(|mapped| (mapped.key, member.clone(), mapped.item));
+        let groups = Membership::changes(seen, joins.collect());
         let keys: Vec<Key> = mapped.iter().map(|mapped| mapped.key.clone()).collect();
         let paged = encode_keys(&blob.pathname, &rev, &keys);
         let pages = paged.map(|(pages, more)| {
@@ -163,15 +201,16 @@ impl Converger {
         });
         let source = source_value(&blob.pathname, &rev);
         let puts = mapped.into_iter().map(|MappedItem { mut item, key, .. }| {
-            item.insert(super::SOURCE.to_owned(), source.clone());
+            item.insert(SOURCE.to_owned(), source.clone());
             Action { key, item: Some(item) }
         });
         let mut actions: Vec<Action> = puts.collect();
-        actions.extend(removals(seen, &keys.iter().collect()));
+        // An item that becomes a group's is written, or left, by the group.
+        let joined = groups.iter().filter(|change| change.joins.is_some()).map(|change| &change.group);
+        actions.extend(removals(seen, &keys.iter().chain(joined).collect()));
         Prepared {
             actions,
             seen: seen.cloned(),
-            quarantined,
             rows,
             anchor: Anchor {
                 pathname: blob.pathname.clone(),
@@ -192,8 +231,9 @@ impl Converger {
                 }),
                 mapping: Some(version.mapping),
                 body: body_ref,
-                groups: Vec::new(),
+                groups: groups.iter().filter_map(Membership::reference).collect(),
             },
+            groups,
         }
     }
 }

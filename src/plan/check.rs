@@ -202,7 +202,7 @@ fn entity(
         let checked = self::item(target, item)
             .and_then(|()| unmarked(entity, item))
             .and_then(|()| if entity.decode == Decode::Raw { raw(item) } else { Ok(()) })
-            .and_then(|()| supported(target, item, compiled, templates));
+            .and_then(|()| grouped(target, item, compiled, templates));
         checked.map_err(|problem| problem.element(index).within("item"))?;
     }
     Ok(())
@@ -280,8 +280,8 @@ fn raw(item: &ItemPlan) -> Result<(), Problem> {
     Ok(())
 }
 
-/// What a grouped item must satisfy, and what this version can't execute yet.
-fn supported(
+/// What a grouped item must satisfy: its key is the group's.
+fn grouped(
     target: &TargetPlan,
     item: &ItemPlan,
     compiled: &CompiledItem,
@@ -295,7 +295,6 @@ fn supported(
                 return Err(Problem::new(message).within(key));
             }
         }
-        return Err(Problem::new("groups of blobs are not supported yet").within("group_by"));
     }
     Ok(())
 }

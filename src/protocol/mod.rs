@@ -8,6 +8,7 @@
 //! read mode.
 
 pub mod converge;
+pub mod group;
 pub mod intent;
 pub mod phase;
 pub mod session;

@@ -1,6 +1,6 @@
 //! The judgement of one pathname, pure: what was seen of both sides in, differences out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 
@@ -9,7 +9,8 @@ use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{owner, source_rev};
 use crate::digest::Digest;
 use crate::mapping::{Document, MappedItem, Quarantine, Reason};
-use crate::target::control::{Anchor, AnchorState};
+use crate::protocol::Rev;
+use crate::target::control::{Anchor, AnchorState, Group, GroupRef, Member};
 use crate::value::{Item, Key, Value};
 
 /// Everything that was seen of one pathname.
@@ -25,6 +26,8 @@ pub struct Pair {
     pub anchor: Option<Anchor>,
     /// The items under the anchor's keys and under the expected ones. None: not looked at.
     pub items: Option<BTreeMap<Key, Item>>,
+    /// The groups of the anchor and of the expected items. None: not looked at.
+    pub groups: Option<Groups>,
     /// The document that the blob holds. None: not looked at, or none.
     pub document: Option<Document>,
     /// What the blob maps to. None: not looked at.
@@ -33,6 +36,15 @@ pub struct Pair {
     pub retained: Option<Result<Digest, String>>,
     /// Why the blob's JSON can't be rebuilt from the items that were found. None: it can, or not tried.
     pub not_rebuilt: Option<String>,
+}
+
+/// What was seen of the groups that a blob is a member of, or should be.
+#[derive(Debug, Clone, Default)]
+pub struct Groups {
+    /// Their rows, by the keys of their items.
+    pub rows: BTreeMap<Key, Group>,
+    /// Those that have a row for this member, as its anchor says it is one.
+    pub member_of: BTreeSet<Key>,
 }
 
 /// What else the judgement depends on.
@@ -88,7 +100,9 @@ fn held_by_others(pair: &Pair) -> Option<Vec<Drift>> {
     let held: Vec<Drift> = expected
         .filter_map(|expected| {
             let holder = owner(found?.get(&expected.key)?);
-            if holder.as_deref() == Some(pair.pathname.as_str()) {
+            let shares =
+                expected.group.is_some() && pair.winner(&expected.key).as_deref() == holder.as_deref();
+            if holder.as_deref() == Some(pair.pathname.as_str()) || (shares && holder.is_some()) {
                 return None;
             }
             let who = holder.map_or_else(|| "the application".to_owned(), |holder| format!("`{holder}`"));
@@ -111,24 +125,31 @@ fn stale_because(pair: &Pair, blob: &ListedBlob, anchor: &Anchor) -> String {
 
 fn contents(pair: &Pair, anchor: &Anchor, rules: Rules<'_>) -> Vec<Drift> {
     let mut drift = Vec::new();
+    let named: BTreeSet<&Key> =
+        anchor.items.iter().chain(anchor.groups.iter().map(|group| &group.key)).collect();
+    let expected: BTreeMap<&Key, &MappedItem> =
+        pair.expected.iter().flatten().flatten().map(|mapped| (&mapped.key, mapped)).collect();
     if let Some(items) = &pair.items {
-        let expected: BTreeMap<&Key, &Item> =
-            pair.expected.iter().flatten().flatten().map(|mapped| (&mapped.key, &mapped.item)).collect();
         for key in &anchor.items {
-            drift.extend(item(pair, anchor, key, items.get(key), expected.get(key).copied(), rules));
+            let expected = expected.get(key).map(|mapped| &mapped.item);
+            drift.extend(item(pair, anchor.items_rev.as_ref(), key, items.get(key), expected, rules));
         }
-        for (key, _) in expected.iter().filter(|(key, _)| !anchor.items.contains(key)) {
+        for key in expected.keys().filter(|key| !named.contains(*key)) {
             drift.push(pair.item_drift(DriftKind::Different, key, "its anchor does not name the item"));
         }
     }
+    drift.extend(anchor.groups.iter().filter_map(|group| {
+        let expected = expected.get(&group.key).map(|mapped| &mapped.item);
+        shared(pair, group, expected, rules)
+    }));
     match &pair.expected {
         Some(Err(quarantine)) => {
             drift.push(
                 pair.drift(DriftKind::Different, &format!("mirrored, but it can't be mapped: {quarantine}")),
             );
         }
-        Some(Ok(expected)) => {
-            for key in anchor.items.iter().filter(|key| !expected.iter().any(|mapped| mapped.key == **key)) {
+        Some(Ok(_)) => {
+            for key in named.into_iter().filter(|key| !expected.contains_key(key)) {
                 drift.push(pair.item_drift(DriftKind::Different, key, "the blob does not map to the item"));
             }
         }
@@ -150,10 +171,43 @@ fn contents(pair: &Pair, anchor: &Anchor, rules: Rules<'_>) -> Vec<Drift> {
     drift
 }
 
-/// One item that the anchor names.
+/// The item of a group that the blob is a member of: the highest member's, which may be another one.
+fn shared(pair: &Pair, member: &GroupRef, expected: Option<&Item>, rules: Rules<'_>) -> Option<Drift> {
+    let groups = pair.groups.as_ref()?;
+    let key = &member.key;
+    let ours = Member { uploaded_at: member.uploaded_at, pathname: pair.pathname.clone() };
+    let winner = groups.rows.get(key).and_then(|group| group.winner.as_ref());
+    match winner {
+        None => {
+            Some(pair.item_drift(DriftKind::Missing, key, "its group has no row, or nobody has its item"))
+        }
+        Some(winner) if *winner < ours => {
+            let detail = format!("`{}`, which is older, has the group's item", winner.pathname);
+            Some(pair.item_drift(DriftKind::Different, key, &detail))
+        }
+        Some(_) if !groups.member_of.contains(key) => {
+            Some(pair.item_drift(DriftKind::Missing, key, "its group does not know it as a member"))
+        }
+        Some(winner) if *winner == ours => {
+            let rev = groups.rows.get(key).and_then(|group| group.items_rev.as_ref());
+            let found = pair.items.as_ref()?.get(key);
+            if let Some(holder) = found.and_then(owner).filter(|holder| holder != pair.pathname.as_str()) {
+                let detail = format!("the group's item is of `{holder}`");
+                return Some(pair.item_drift(DriftKind::Different, key, &detail));
+            }
+            item(pair, rev, key, found, expected, rules)
+        }
+        Some(winner) if winner.pathname == ours.pathname => {
+            Some(pair.item_drift(DriftKind::Stale, key, "its group knows another version of it"))
+        }
+        Some(_) => None,
+    }
+}
+
+/// One item that the anchor names, and the rev that it must bear.
 fn item(
     pair: &Pair,
-    anchor: &Anchor,
+    rev: Option<&Rev>,
     key: &Key,
     found: Option<&Item>,
     expected: Option<&Item>,
@@ -178,7 +232,7 @@ fn item(
             ));
         }
     }
-    if source_rev(found) != anchor.items_rev.as_ref().map(crate::protocol::Rev::as_str) {
+    if source_rev(found) != rev.map(Rev::as_str) {
         return Some(pair.item_drift(DriftKind::Orphan, key, "its rev is not the one that its anchor names"));
     }
     let diff = difference(expected?, found)?;
@@ -258,6 +312,20 @@ fn write_list<T>(
 }
 
 impl Pair {
+    /// Whether it has only items of groups, and newer blobs have all of them.
+    #[must_use]
+    pub fn is_superseded(&self) -> bool {
+        let Some(anchor) = &self.anchor else { return false };
+        let has = |group: &GroupRef| self.winner(&group.key).as_deref() == Some(self.pathname.as_str());
+        anchor.items.is_empty() && !anchor.groups.is_empty() && !anchor.groups.iter().any(has)
+    }
+
+    /// Who has the item of a group.
+    fn winner(&self, key: &Key) -> Option<String> {
+        let winner = self.groups.as_ref()?.rows.get(key)?.winner.as_ref()?;
+        Some(winner.pathname.as_str().to_owned())
+    }
+
     /// A difference of the whole pathname.
     #[must_use]
     pub fn drift(&self, kind: DriftKind, detail: &str) -> Drift {

@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::compare::{Pair, Rules, compare};
+use super::compare::{Groups, Pair, Rules, compare};
 use super::drift::{Drift, DriftKind};
 use super::run::{Level, Sweep};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{SavedBody, owner, source_rev};
 use crate::digest::Digest;
 use crate::error::Result;
-use crate::mapping::{BlobFacts, EntityId, Rule};
+use crate::mapping::{BlobFacts, EntityId, MappedItem, Rule};
 use crate::protocol::Rev;
 use crate::target::Table;
-use crate::target::control::{Anchor, AnchorState};
+use crate::target::control::{Anchor, AnchorState, Group};
 use crate::value::{Item, Key};
 
 /// How often a moving key is looked at before it is `Unverified`.
@@ -86,6 +86,7 @@ impl Sweep<'_> {
     pub(super) async fn load(&self, pairs: &mut [Pair]) -> Result<()> {
         let wanted: BTreeSet<Key> = pairs.iter().flat_map(Pair::keys).collect();
         let keys: Vec<Key> = wanted.into_iter().collect();
+        self.load_groups(pairs).await?;
         let items = self.converger.control.store().get(Table::Data, &keys).await?;
         let items: BTreeMap<Key, Item> =
             keys.into_iter().zip(items).filter_map(|(key, item)| Some((key, item?))).collect();
@@ -95,6 +96,30 @@ impl Sweep<'_> {
         }
         if self.level == Level::Content {
             self.load_bodies(pairs).await?;
+        }
+        Ok(())
+    }
+
+    /// Reads the groups of pairs.
+    pub(super) async fn load_groups(&self, pairs: &mut [Pair]) -> Result<()> {
+        let control = &self.converger.control;
+        let keys: BTreeSet<Key> = pairs.iter().flat_map(Pair::group_keys).collect();
+        let rows = control.groups(&keys).await?;
+        let members: Vec<_> =
+            pairs.iter().flat_map(|pair| pair.anchor.iter().flat_map(Anchor::memberships)).collect();
+        let found: BTreeSet<(Pathname, Key)> = control
+            .members(&members)
+            .await?
+            .into_iter()
+            .map(|(group, member)| (member.pathname, group))
+            .collect();
+        for pair in pairs.iter_mut() {
+            let keys: BTreeSet<Key> = pair.group_keys().collect();
+            let is_member = |key: &&Key| found.contains(&(pair.pathname.clone(), (*key).clone()));
+            pair.groups = Some(Groups {
+                member_of: keys.iter().filter(is_member).cloned().collect(),
+                rows: keys.iter().filter_map(|key| Some((key.clone(), rows.get(key)?.clone()))).collect(),
+            });
         }
         Ok(())
     }
@@ -117,9 +142,11 @@ impl Sweep<'_> {
     /// where it is, or where the plan keeps too little of it to try.
     fn round_trip(&self, pair: &Pair) -> Option<String> {
         let Rule::Entity(entity) = self.converger.mapper.rule(&pair.pathname) else { return None };
-        let named = pair.anchor.as_ref()?.items.iter();
-        let items: Vec<&Item> = named.map(|key| pair.items.as_ref()?.get(key)).collect::<Option<_>>()?;
         let (document, expected) = (pair.document.as_ref()?, pair.expected.as_ref()?.as_ref().ok()?);
+        // A group's item may be another blob's.
+        let ours = |item: &&Item| owner(item).as_deref() == Some(pair.pathname.as_str());
+        let found = |mapped: &MappedItem| pair.items.as_ref()?.get(&mapped.key).filter(ours);
+        let items: Vec<&Item> = expected.iter().map(found).collect::<Option<_>>()?;
         let skeleton = self.converger.mapper.skeleton(entity, document, expected);
         let rebuilt = self.converger.mapper.rebuild(entity, &items, &skeleton)?;
         let same = document.semantically_eq(&rebuilt);
@@ -143,14 +170,17 @@ impl Sweep<'_> {
             if item.as_ref() != Some(&first) || rev(before.as_ref()) != rev(after.as_ref()) {
                 continue;
             }
-            let named = after.as_ref().is_some_and(|anchor| {
-                anchor.state == AnchorState::Live
-                    && anchor.items.contains(key)
-                    && anchor.items_rev.as_ref().map(Rev::as_str) == source_rev(&first)
-            });
+            let group = self.converger.control.groups([key]).await?.remove(key);
+            let rev = match (&after, &group) {
+                (Some(anchor), _) if anchor.items.contains(key) => anchor.items_rev.as_ref(),
+                (Some(anchor), Some(group)) if has(group, anchor) => group.items_rev.as_ref(),
+                _ => None,
+            };
+            let live = after.as_ref().is_some_and(|anchor| anchor.state == AnchorState::Live);
+            let named = live && rev.is_some() && rev.map(Rev::as_str) == source_rev(&first);
             let detail = match &after {
                 None => "its blob has no anchor",
-                Some(anchor) if anchor.items.contains(key) => "its rev is not the one that its anchor names",
+                Some(_) if rev.is_some() => "its rev is not the one that its anchor names",
                 Some(_) => "its anchor does not name it",
             };
             let pair = Pair::bare(pathname, after, None);
@@ -172,6 +202,11 @@ impl Sweep<'_> {
     }
 }
 
+/// Whether a group says that this anchor's blob has its item, and the anchor that it is a member.
+pub(super) fn has(group: &Group, anchor: &Anchor) -> bool {
+    anchor.memberships().any(|(key, member)| key == group.key && group.winner.as_ref() == Some(&member))
+}
+
 fn rev(anchor: Option<&Anchor>) -> Option<&Rev> {
     anchor.map(|anchor| &anchor.rev)
 }
@@ -185,6 +220,7 @@ impl Pair {
             mapping: None,
             anchor,
             items: None,
+            groups: None,
             document: None,
             expected: None,
             retained: None,
@@ -196,6 +232,14 @@ impl Pair {
     fn keys(&self) -> impl Iterator<Item = Key> {
         let named = self.anchor.iter().flat_map(|anchor| anchor.items.iter());
         let expected = self.expected.iter().flatten().flatten().map(|mapped| &mapped.key);
-        named.chain(expected).cloned().collect::<BTreeSet<_>>().into_iter()
+        let all: BTreeSet<Key> = named.chain(expected).cloned().chain(self.group_keys()).collect();
+        all.into_iter()
+    }
+
+    /// The keys of the groups that matter to it.
+    fn group_keys(&self) -> impl Iterator<Item = Key> {
+        let named = self.anchor.iter().flat_map(|anchor| anchor.groups.iter().map(|group| &group.key));
+        let expected = self.expected.iter().flatten().flatten().filter(|mapped| mapped.group.is_some());
+        named.chain(expected.map(|mapped| &mapped.key)).cloned()
     }
 }

@@ -1,6 +1,7 @@
 //! Settles drift: converges pathnames once more, and removes items that nothing names.
 
 use super::drift::{Drift, DriftKind};
+use super::judge::has;
 use super::run::Sweep;
 use crate::blob::Pathname;
 use crate::error::{ErrorKind, Result};
@@ -31,7 +32,11 @@ impl Sweep<'_> {
         let Some(key) = &drift.key else { return Ok(None) };
         if drift.kind == DriftKind::Orphan {
             let anchor = self.converger.control.anchor(&drift.pathname).await?;
-            if anchor.as_ref().is_some_and(|anchor| anchor.items.contains(key)) {
+            let group = self.converger.control.groups([key]).await?.remove(key);
+            let named = anchor.as_ref().is_some_and(|anchor| {
+                anchor.items.contains(key) || group.is_some_and(|group| has(&group, anchor))
+            });
+            if named {
                 self.converger.converge(&drift.pathname, Purpose::Repair).await?;
             } else {
                 self.remove(key, &drift.pathname, anchor.as_ref()).await?;

@@ -38,6 +38,8 @@ pub struct SweepReport {
     pub ignored: u64,
     /// Blobs matched by an accept rule.
     pub accepted: u64,
+    /// Equal blobs whose items all belong to newer blobs of the same groups.
+    pub superseded: u64,
     /// Pathnames that no rule matches, or several, and which.
     pub unmapped: Vec<(Pathname, String)>,
     /// Perturbations that were planted.

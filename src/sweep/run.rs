@@ -1,6 +1,6 @@
 //! A whole comparison, in both directions.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
 use crate::mapping::Rule;
 use crate::plan::TargetPlan;
-use crate::target::control::{AnchorState, names};
+use crate::protocol::Rev;
+use crate::target::control::{Anchor, AnchorState, names};
 use crate::target::store::Scan;
 use crate::target::{Page, Table};
 use crate::value::{Item, Key, Value};
@@ -69,6 +70,7 @@ struct Tally {
     other_items: u64,
     ignored: u64,
     accepted: u64,
+    superseded: u64,
     unmapped: Vec<(Pathname, String)>,
     equal: usize,
     planted: u64,
@@ -104,6 +106,7 @@ impl Sweep<'_> {
             other_items: tally.other_items,
             ignored: tally.ignored,
             accepted: tally.accepted,
+            superseded: tally.superseded,
             unmapped: tally.unmapped,
             planted: tally.planted,
             found: tally.found,
@@ -147,8 +150,9 @@ impl Sweep<'_> {
             batch.iter().zip(&pairs).filter(|(_, pair)| pair.is_none()).map(|(seen, _)| &seen.pathname);
         ledger.suspect(moving)?;
         let mut pairs: Vec<Pair> = pairs.into_iter().flatten().collect();
-        if self.level == Level::Content {
-            self.load(&mut pairs).await?;
+        match self.level {
+            Level::Content => self.load(&mut pairs).await?,
+            Level::Inventory => self.load_groups(&mut pairs).await?,
         }
         let rules = self.rules();
         let mut equal = Vec::new();
@@ -160,6 +164,7 @@ impl Sweep<'_> {
                     tally.planted += planted;
                     tally.found += found;
                 }
+                tally.superseded += u64::from(pair.is_superseded());
                 equal.push(pair.pathname);
             } else {
                 ledger.suspect([&pair.pathname])?;
@@ -195,10 +200,11 @@ impl Sweep<'_> {
                 let holding = anchors.iter().filter(|anchor| anchor.state != AnchorState::Tombstone);
                 ledger.anchored(holding.map(|anchor| &anchor.pathname))?;
                 let claims = anchors.iter().flat_map(|anchor| {
-                    let rev = anchor.items_rev.as_ref().map_or("", crate::protocol::Rev::as_str);
+                    let rev = anchor.items_rev.as_ref().map_or("", Rev::as_str);
                     anchor.items.iter().map(move |key| (key, &anchor.pathname, rev))
                 });
                 ledger.claims(claims)?;
+                self.claims_of_groups(ledger, &anchors).await?;
                 after = next;
                 if after.is_none() {
                     break;
@@ -206,6 +212,19 @@ impl Sweep<'_> {
             }
         }
         Ok(())
+    }
+
+    /// A group's item is named by the anchor of the member that has it.
+    async fn claims_of_groups(&self, ledger: &Ledger, anchors: &[Anchor]) -> Result<()> {
+        let keys: BTreeSet<&Key> =
+            anchors.iter().flat_map(|anchor| anchor.groups.iter().map(|group| &group.key)).collect();
+        let groups = self.converger.control.groups(keys).await?;
+        let claims = anchors.iter().flat_map(|anchor| {
+            let held = anchor.groups.iter().filter_map(|group| groups.get(&group.key));
+            let held = held.filter(|group| super::judge::has(group, anchor));
+            held.map(|group| (&group.key, &anchor.pathname, group.items_rev.as_ref().map_or("", Rev::as_str)))
+        });
+        ledger.claims(claims)
     }
 
     /// All items against what the anchors name.

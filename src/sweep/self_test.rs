@@ -130,6 +130,7 @@ mod tests {
             pathname,
             mapping: Some(sha256),
             anchor: Some(anchor),
+            groups: None,
             items: Some(BTreeMap::from([(key.clone(), stored)])),
             document: Json::parse(b"{}", Duplicates::Quarantine).ok().map(Document::Json),
             expected: Some(Ok(vec![MappedItem::new(key, item)])),

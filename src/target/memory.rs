@@ -332,11 +332,17 @@ impl TargetStore for MemoryTarget {
     async fn query(&self, table: Table, query: &Query) -> Result<Page> {
         self.read(Operation::Query, |state| {
             let first = Key::new(&query.partition, &query.sort_prefix);
-            let from = query.after.as_ref().map_or(Bound::Included(&first), Bound::Excluded);
-            let rows = state.rows(table)?.range((from, Bound::Unbounded)).take_while(|(key, _)| {
+            let asked = |(key, _): &(&Key, &Item)| {
                 key.partition == query.partition && key.sort.starts_with(&query.sort_prefix)
-            });
-            Ok(State::page(rows, query.limit))
+            };
+            let rows = state.rows(table)?.range(first..).take_while(asked);
+            let after = query.after.as_ref();
+            Ok(if query.descending {
+                let rows: Vec<_> = rows.filter(|(key, _)| after.is_none_or(|after| *key < after)).collect();
+                State::page(rows.into_iter().rev(), query.limit)
+            } else {
+                State::page(rows.filter(|(key, _)| after.is_none_or(|after| *key > after)), query.limit)
+            })
         })
         .await
     }

@@ -135,7 +135,7 @@ pub struct Page {
     pub next: Option<Key>,
 }
 
-/// Rows of one partition, in the order of their sort keys.
+/// Rows of one partition, in the order of their sort keys or against it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Query {
     /// The partition.
@@ -146,12 +146,20 @@ pub struct Query {
     pub after: Option<Key>,
     /// At most this many items in the page.
     pub limit: Option<u32>,
+    /// From the last sort key to the first.
+    pub descending: bool,
 }
 
 impl Query {
     /// A whole partition.
     pub fn partition(partition: impl Into<String>) -> Self {
-        Self { partition: partition.into(), sort_prefix: String::new(), after: None, limit: None }
+        Self {
+            partition: partition.into(),
+            sort_prefix: String::new(),
+            after: None,
+            limit: None,
+            descending: false,
+        }
     }
 }
 

@@ -143,11 +143,6 @@ fn what_is_wrong_is_named_with_line_and_key() {
             "the key of a grouped item may use only `group`, and this uses `id`",
         ),
         (
-            "R#{{ id }}\"",
-            "R#{{ group }}\"\ngroup_by = \"{{ body.a }}\"",
-            "groups of blobs are not supported yet",
-        ),
-        (
             "SK = \"META\"",
             "SK = \"META\"\neach = \"list[0]\"",
             "plan.md:25: `entity[0].item[0].each`: the path `list[0]`: `[` is followed by `*]`",

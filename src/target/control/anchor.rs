@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, KeysRef, names, row};
+use super::{Control, GroupRef, KeysRef, Member, names, row};
 use crate::blob::{ETag, Pathname, Version};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -42,9 +42,9 @@ pub struct Anchor {
     /// The retained body, where it is retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyRef>,
-    /// Groups that it is a member of. Reserved.
+    /// The groups that it is a member of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub groups: Vec<String>,
+    pub groups: Vec<GroupRef>,
 }
 
 /// Whether the mirror holds something.
@@ -125,6 +125,14 @@ impl Anchor {
     #[must_use]
     pub fn key(&self) -> Key {
         names::anchor(&self.pathname)
+    }
+
+    /// Itself as a member of its groups, each with its group's key.
+    pub fn memberships(&self) -> impl Iterator<Item = (Key, Member)> {
+        self.groups.iter().map(|group| {
+            let member = Member { uploaded_at: group.uploaded_at, pathname: self.pathname.clone() };
+            (group.key.clone(), member)
+        })
     }
 
     /// The version that it speaks of, where it is live or quarantined.

@@ -7,6 +7,8 @@
 //! | `A#ss` / name | [`Anchor`] of a pathname |
 //! | `B#h` / `rev#n` | a part of a retained body |
 //! | `K#h` / `rev#n` | a page of item keys, where they are too many for the anchor |
+//! | `G#k` / `GROUP` | [`Group`]: several blobs, one item; `k` is the SHA-256 of the item's key |
+//! | `G#k` / `M#`time#name | [`Member`] of a group, in the order of rank |
 //! | `S#` / id | [`SessionRow`] |
 //! | `I#ss` / id | intents, one for each operation of a gateway |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
@@ -14,12 +16,13 @@
 //! | `L#` / epoch | [`Audit`]: one for each flip |
 //!
 //! `h` is the SHA-256 of the pathname, `ss` its first byte mod 16, the name is the pathname or, above
-//! 960 bytes, its beginning and `h` ([`names`]). `G#key` (groups) is reserved. Every row has `format = 1`.
+//! 960 bytes, its beginning and `h` ([`names`]). Every row has `format = 1`.
 //!
 //! This module stores and reads rows. It decides nothing about them.
 
 mod anchor;
 mod body;
+mod group;
 mod keys;
 mod mode;
 pub mod names;
@@ -33,6 +36,7 @@ use std::sync::Arc;
 
 pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion};
 pub use body::{RETAIN_MAX, encode_body};
+pub use group::{Group, GroupRef, Member};
 pub use keys::{KeysRef, encode_keys};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use record::{Evidence, SweepRow};
@@ -69,6 +73,12 @@ impl Control {
 
     async fn get_row(&self, key: Key) -> Result<Option<Item>> {
         Ok(self.store.get(Table::Control, &[key]).await?.pop().flatten())
+    }
+
+    /// The rows under these keys that are there.
+    async fn get_rows(&self, keys: &[Key]) -> Result<impl Iterator<Item = Item> + use<>> {
+        let rows = if keys.is_empty() { Vec::new() } else { self.store.get(Table::Control, keys).await? };
+        Ok(rows.into_iter().flatten())
     }
 
     /// All rows of a partition whose sort keys begin so, in order.

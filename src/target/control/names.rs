@@ -2,6 +2,7 @@
 
 use rand::RngExt as _;
 
+use super::Member;
 use crate::blob::Pathname;
 use crate::digest::Digest;
 use crate::protocol::Rev;
@@ -43,6 +44,24 @@ pub fn body(pathname: &Pathname, rev: &Rev, part: u32) -> Key {
 #[must_use]
 pub fn keys(pathname: &Pathname, rev: &Rev, page: u32) -> Key {
     Key::new(format!("K#{}", Digest::of(pathname.as_str())), format!("{rev}#{page:05}"))
+}
+
+/// What the sort keys of a group's members begin with.
+pub const MEMBERS: &str = "M#";
+
+/// The key of a group's row; `group` is the key of its item.
+#[must_use]
+pub fn group(group: &Key) -> Key {
+    // Lengths divide the two parts, so that no two keys run together.
+    let text = format!("{}#{}{}", group.partition.len(), group.partition, group.sort);
+    Key::new(format!("G#{}", Digest::of(text)), "GROUP")
+}
+
+/// The key of a member's row. In the order of these keys, members are in the order of their ranks.
+#[must_use]
+pub fn member(group: &Key, member: &Member) -> Key {
+    let name = name(&member.pathname, Digest::of(member.pathname.as_str()));
+    Key::new(self::group(group).partition, format!("{MEMBERS}{:.9}#{name}", member.uploaded_at))
 }
 
 fn name(pathname: &Pathname, digest: Digest) -> String {

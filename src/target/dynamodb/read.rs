@@ -97,6 +97,7 @@ impl Shared {
                     .set_expression_attribute_values(placeholder_values.clone())
                     .set_exclusive_start_key(query.after.as_ref().map(|key| encode::key(names, key)))
                     .set_limit(limit)
+                    .scan_index_forward(!query.descending)
                     .send()
                     .await
                     .map_err(|error| call.convert(error))

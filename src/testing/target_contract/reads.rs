@@ -101,6 +101,11 @@ pub async fn queries_are_sorted_by_bytes(subject: &Subject) {
         let items = query_all(store, Table::Data, query).await;
         let found: Vec<&str> = items.iter().map(|item| item["SK"].as_s().unwrap()).collect();
         assert_eq!(found, sorts, "limit {limit:?}");
+        let query = Query { limit, descending: true, ..Query::partition("p") };
+        let mut items = query_all(store, Table::Data, query).await;
+        items.reverse();
+        let found: Vec<&str> = items.iter().map(|item| item["SK"].as_s().unwrap()).collect();
+        assert_eq!(found, sorts, "descending, limit {limit:?}");
     }
     let prefixed = Query { sort_prefix: "ab".to_owned(), limit: Some(1), ..Query::partition("p") };
     assert_eq!(query_all(store, Table::Data, prefixed).await.len(), 2);

@@ -298,6 +298,7 @@ impl Rig {
         let mut defects = Vec::new();
         let mut expected = BTreeMap::new();
         let mut mapped = BTreeSet::new();
+        let mut shared: BTreeMap<Key, ((Timestamp, String), Item)> = BTreeMap::new();
         let mapper = &self.converger.mapper;
         for (name, (blob, bytes)) in self.blobs().await {
             let Rule::Entity(entity) = mapper.rule(&name) else { continue };
@@ -322,9 +323,22 @@ impl Rig {
             }
             let rev = anchor.items_rev.as_ref().map(ToString::to_string);
             for item in items.into_iter().flatten() {
-                expected.insert(item.key, (name.to_string(), rev.clone(), item.item));
+                if item.group.is_some() {
+                    let rank = (blob.uploaded_at, name.to_string());
+                    let holder = shared.entry(item.key).or_insert_with(|| (rank.clone(), item.item.clone()));
+                    if holder.0 <= rank {
+                        *holder = (rank, item.item);
+                    }
+                } else {
+                    expected.insert(item.key, (name.to_string(), rev.clone(), item.item));
+                }
             }
             mapped.insert(name);
+        }
+        for (key, ((_, name), item)) in shared {
+            let group = self.control.groups([&key]).await.unwrap().remove(&key);
+            let rev = group.and_then(|group| group.items_rev).map(|rev| rev.to_string());
+            expected.insert(key, (name, rev, item));
         }
         let found: BTreeMap<_, _> = self.items().into_iter().filter_map(ours).collect();
         if expected != found {

@@ -3,6 +3,7 @@
 mod converge;
 mod cutover;
 mod faults;
+mod groups;
 mod harness;
 mod large;
 mod plant;

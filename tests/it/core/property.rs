@@ -10,11 +10,19 @@ use migrate::target::memory::{Fault, Operation};
 use migrate::value::{Key, Value};
 use proptest::prelude::*;
 
+use super::groups::PLAN as GROUPS;
 use super::harness::Rig;
 
 const NAMES: [&str; 3] = ["r/1.json", "r/2.json", "r/3.json"];
 /// Contents repeat, and the third one moves the item to another key.
 const CONTENTS: [&str; 3] = [r#"{"v": "a"}"#, r#"{"v": "b"}"#, r#"{"v": "c", "key": "KEY"}"#];
+/// Blobs that share items: two contents of one group, and one of another with a second item.
+const MEMBERS: [&str; 3] = ["s/1.json", "s/2.json", "s/3.json"];
+const OF_GROUPS: [&str; 3] = [
+    r#"{"v": "a", "email": "x"}"#,
+    r#"{"v": "b", "email": "x"}"#,
+    r#"{"v": "c", "email": "y", "consent": true}"#,
+];
 
 #[derive(Debug, Clone)]
 enum Step {
@@ -62,6 +70,16 @@ type Model = BTreeMap<&'static str, usize>;
 
 /// Runs a history. With `mirrored`, each change is followed by its intent's converge.
 async fn play(rig: &Rig, steps: &[Step], mirrored: bool) -> Model {
+    play_with(rig, NAMES, CONTENTS, steps, mirrored).await
+}
+
+async fn play_with(
+    rig: &Rig,
+    names: [&'static str; 3],
+    contents: [&str; 3],
+    steps: &[Step],
+    mirrored: bool,
+) -> Model {
     let mut model = Model::new();
     for step in steps {
         let met = |fault: &Option<(Operation, Fault)>| {
@@ -69,16 +87,16 @@ async fn play(rig: &Rig, steps: &[Step], mirrored: bool) -> Model {
         };
         match step {
             Step::Change { name, content: Some(index) } => {
-                rig.put(NAMES[*name], content(CONTENTS[*index], NAMES[*name])).await;
-                model.insert(NAMES[*name], *index);
+                rig.put(names[*name], content(contents[*index], names[*name])).await;
+                model.insert(names[*name], *index);
             }
             Step::Change { name, content: None } => {
-                rig.delete(NAMES[*name]).await;
-                model.remove(NAMES[*name]);
+                rig.delete(names[*name]).await;
+                model.remove(names[*name]);
             }
             Step::Reconcile { name, fault } => {
                 met(fault);
-                rig.converge(NAMES[*name], Purpose::Reconcile).await.ok();
+                rig.converge(names[*name], Purpose::Reconcile).await.ok();
             }
             Step::Backfill { fault } => {
                 met(fault);
@@ -88,7 +106,7 @@ async fn play(rig: &Rig, steps: &[Step], mirrored: bool) -> Model {
         }
         rig.target.clear_faults();
         if let (Step::Change { name, .. }, true) = (step, mirrored) {
-            rig.intent(NAMES[*name]).await;
+            rig.intent(names[*name]).await;
         }
     }
     rig.target.release_held();
@@ -140,6 +158,30 @@ proptest! {
             let report = rig.sweep(Level::Content, true).await;
             prop_assert_eq!(report.remaining, Some(vec![]));
             prop_assert_eq!(found(&rig), expected(&model));
+            rig.check().await;
+            let report = rig.sweep(Level::Content, false).await;
+            prop_assert!(report.drift.is_empty() && report.complete(), "{:?}", report);
+            Ok(())
+        })?;
+    }
+
+    /// The same two claims of blobs that share items.
+    #[test]
+    fn a_mirrored_history_of_groups_ends_equal(steps in steps()) {
+        block_on(async {
+            let rig = Rig::with(GROUPS);
+            play_with(&rig, MEMBERS, OF_GROUPS, &steps, true).await;
+            rig.check().await;
+        });
+    }
+
+    #[test]
+    fn a_sweep_repairs_any_history_of_groups(steps in steps()) {
+        block_on(async {
+            let rig = Rig::with(GROUPS);
+            play_with(&rig, MEMBERS, OF_GROUPS, &steps, false).await;
+            let report = rig.sweep(Level::Content, true).await;
+            prop_assert_eq!(report.remaining, Some(vec![]));
             rig.check().await;
             let report = rig.sweep(Level::Content, false).await;
             prop_assert!(report.drift.is_empty() && report.complete(), "{:?}", report);
