@@ -22,8 +22,9 @@ pub const SOURCE_ATTRIBUTE: &str = "_source";
 const PARTITION_KEY_BYTES_MAX: usize = 2048;
 /// The largest sort key (same page).
 const SORT_KEY_BYTES_MAX: usize = 1024;
-/// The deepest lists and maps within an attribute value (same page).
-const VALUE_LEVELS_MAX: usize = 32;
+/// The deepest lists and maps within an attribute value (same page): 32 levels, of which the item is one, as
+/// DynamoDB Local counts.
+const VALUE_LEVELS_MAX: usize = 31;
 /// The longest attribute name (same page).
 const NAME_BYTES_MAX: usize = 65_535;
 /// Above this a TTL is taken for milliseconds: in seconds it would be the year 5138.

@@ -14,9 +14,9 @@ use super::{Quarantine, Reason};
 use crate::plan::Duplicates;
 use crate::value::{Number, NumberError, Value};
 
-/// A document nests at most this deep: the root, and 32 levels of lists and maps within an item
-/// (AWS, "Service, account, and table quotas in Amazon DynamoDB").
-pub const LEVELS_MAX: u32 = 33;
+/// A document nests at most this deep (AWS, "Service, account, and table quotas in Amazon DynamoDB"): the
+/// root becomes the item, which DynamoDB counts as the first level.
+pub const LEVELS_MAX: u32 = 32;
 
 /// How a document is read.
 #[derive(Debug, Clone, Copy)]
@@ -378,8 +378,8 @@ mod tests {
     #[test]
     fn depth_counts_the_root() {
         let nested = |levels: usize| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        assert!(parse(&nested(33)).is_ok());
-        assert_eq!(refused(nested(34).as_bytes()), (Reason::Depth, Some(33)));
+        assert!(parse(&nested(32)).is_ok());
+        assert_eq!(refused(nested(33).as_bytes()), (Reason::Depth, Some(32)));
         assert_eq!(refused("[".repeat(10_000).as_bytes()).0, Reason::Depth);
     }
 
