@@ -1,6 +1,6 @@
 //! A Blob store in this process, and looks at the tables, for commands that run in another one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,8 +16,9 @@ use migrate::plan::TargetPlan;
 use migrate::protocol::Rev;
 use migrate::target::control::{Anchor, AnchorState, Control, SessionRow, names};
 use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
-use migrate::target::store::Scan;
-use migrate::target::{Table, TargetStore as _};
+
+use migrate::target::store::{CONTROL_PARTITION_KEY, Scan};
+use migrate::target::{Condition, Table, TargetStore as _, Write};
 use migrate::value::{Item, Key, Value};
 use tokio::runtime::Runtime;
 
@@ -69,6 +70,11 @@ impl Source {
         self.faults().calls(Operation::Get)
     }
 
+    /// Stores a blob, past every fault, over what is there.
+    pub(crate) fn put(&self, pathname: &str, body: impl Into<Bytes>) {
+        self.put_as(pathname, body.into(), "application/json");
+    }
+
     fn put_as(&self, pathname: &str, body: Bytes, content_type: &str) {
         let content_type = Some(content_type.to_owned());
         let options = PutOptions { allow_overwrite: true, content_type, ..PutOptions::default() };
@@ -97,6 +103,17 @@ impl Source {
     pub(crate) fn items(&self) -> usize {
         self.blobs.iter().map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum()
     }
+
+    /// How many blobs are mapped, ignored and accepted.
+    pub(crate) fn verdicts(&self) -> [usize; 3] {
+        let count =
+            |verdict: fn(&Expected) -> bool| self.blobs.iter().filter(|blob| verdict(&blob.expected)).count();
+        [
+            count(|expected| matches!(expected, Expected::Items(_))),
+            count(|expected| *expected == Expected::Ignored),
+            count(|expected| matches!(expected, Expected::Accepted(_))),
+        ]
+    }
 }
 
 fn plan() -> TargetPlan {
@@ -123,19 +140,8 @@ impl Tables<'_> {
     /// All of the data table.
     pub(crate) fn items(&self) -> BTreeMap<Key, Item> {
         let text = |item: &Item, name: &str| item[name].as_s().unwrap().to_owned();
-        let mut items = BTreeMap::new();
-        let mut after = None;
-        loop {
-            let scan = Scan { segment: 0, segments: 1, after };
-            let page = self.source.block_on(self.target.scan(Table::Data, &scan)).unwrap();
-            for item in page.items {
-                items.insert(Key::new(text(&item, "PK"), text(&item, "SK")), item);
-            }
-            after = page.next;
-            if after.is_none() {
-                return items;
-            }
-        }
+        let keyed = |item| (Key::new(text(&item, "PK"), text(&item, "SK")), item);
+        self.scan(Table::Data).into_iter().map(keyed).collect()
     }
 
     /// What the mirror says; each item must be named by its anchor.
@@ -183,5 +189,40 @@ impl Tables<'_> {
 
     pub(crate) fn sessions(&self) -> Vec<SessionRow> {
         self.source.block_on(self.control.sessions()).unwrap()
+    }
+
+    /// All of both tables, as text, but for the evidence that gates keep.
+    pub(crate) fn rows(&self) -> BTreeSet<String> {
+        let both = [Table::Data, Table::Control].into_iter().flat_map(|table| self.scan(table));
+        both.filter(|row| row.get(CONTROL_PARTITION_KEY) != Some(&Value::s("E#")))
+            .map(|row| format!("{row:?}"))
+            .collect()
+    }
+
+    fn scan(&self, table: Table) -> Vec<Item> {
+        let mut rows = Vec::new();
+        let mut after = None;
+        loop {
+            let scan = Scan { segment: 0, segments: 1, after };
+            let page = self.source.block_on(self.target.scan(table, &scan)).unwrap();
+            rows.extend(page.items);
+            after = page.next;
+            if after.is_none() {
+                return rows;
+            }
+        }
+    }
+
+    /// Stores an item, whatever is there.
+    pub(crate) fn put(&self, item: Item) {
+        self.write(Write::Put { table: Table::Data, item, condition: Condition::Always });
+    }
+
+    pub(crate) fn delete(&self, key: Key) {
+        self.write(Write::Delete { table: Table::Data, key, condition: Condition::Always });
+    }
+
+    fn write(&self, write: Write) {
+        self.source.block_on(self.target.transact(&names::token(), vec![write])).unwrap();
     }
 }

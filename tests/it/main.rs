@@ -15,6 +15,8 @@ mod kill;
 #[cfg(feature = "embedded")]
 mod local;
 mod mapping;
+#[cfg(feature = "embedded")]
+mod migration;
 mod plan;
 mod support;
 #[cfg(feature = "embedded")]

@@ -48,6 +48,11 @@ impl Sandbox {
         self.variables.insert(name.to_owned(), value.to_owned());
     }
 
+    /// A variable that was set.
+    pub(crate) fn variable(&self, name: &str) -> String {
+        self.variables[name].clone()
+    }
+
     pub(crate) fn write(&self, name: &str, text: &str) {
         std::fs::write(self.path().join(name), text).unwrap();
     }

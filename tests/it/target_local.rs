@@ -17,13 +17,13 @@ const EMULATOR: &str = concat!(
 const READY_MAX: Duration = Duration::from_secs(120);
 
 /// A server of its own, in memory, which ends with the test however that ends.
-struct Local {
+pub(crate) struct Local {
     server: Child,
     port: u16,
 }
 
 impl Local {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         assert!(
             Path::new(EMULATOR).join("DynamoDBLocal.jar").exists(),
             "Amazon's DynamoDB Local is not installed: run `.ci/setup`"
@@ -48,6 +48,10 @@ impl Local {
         }
         local
     }
+
+    pub(crate) fn endpoint(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
 }
 
 impl Drop for Local {
@@ -60,8 +64,7 @@ impl Drop for Local {
 async fn make(local: &Local, check: &str) -> Subject {
     let plan = plan(check);
     let config = DynamoConfig::new(plan.clone(), Arc::new(SystemClock::new()));
-    let endpoint = format!("http://127.0.0.1:{}", local.port);
-    let store = DynamoTarget::connect(config.endpoint(endpoint)).await.unwrap();
+    let store = DynamoTarget::connect(config.endpoint(local.endpoint())).await.unwrap();
     Subject::new(Arc::new(store), plan)
 }
 
