@@ -16,7 +16,7 @@ use crate::blob::{BlobStore, Fetcher};
 use crate::converge::{BODY_BYTES_MAX, Bodies, Converger, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::export_complete;
-use crate::plan::{LoadedPlan, VercelPlan};
+use crate::plan::{LoadedPlan, TargetPlan, VercelPlan};
 use crate::protocol::phase::Epoch;
 use crate::snapshot::{Manifest, Snapshot, budget};
 use crate::sweep::Level;
@@ -74,7 +74,8 @@ impl Stores {
     /// Opens what the flags, the environment and the plan name.
     ///
     /// # Errors
-    /// `Usage` for the plan or the environment, and where the control table belongs to other stores;
+    /// `Usage` for the plan or the environment, where the data table has other keys, and where the control
+    /// table belongs to other stores;
     /// `NotFound` before `migrate provision`; `Corrupt` for a
     /// damaged snapshot; what the stores report.
     pub(crate) async fn open(context: &Context) -> Result<Self> {
@@ -84,7 +85,7 @@ impl Stores {
         let meter = source.meter();
         let store = source.store_id().unwrap_or(&settings.plan.source.store).to_owned();
         let target = context.target().await?;
-        let header = header(target.as_ref(), &settings.plan.target.table, store).await?;
+        let header = header(target.as_ref(), &settings.plan.target, store).await?;
         let control = Control::new(target);
         control.check_header(&header).await?;
         let snapshot = if settings.snapshot.exists() { Some(Arc::new(context.snapshot()?)) } else { None };
@@ -215,13 +216,14 @@ fn allowance_of(plan: VercelPlan) -> Operations {
 }
 
 /// Which stores these are: the token names the one, the data table's ARN the other.
-async fn header(target: &dyn TargetStore, table: &str, store: String) -> Result<Header> {
+async fn header(target: &dyn TargetStore, plan: &TargetPlan, store: String) -> Result<Header> {
     let facts = target.describe(Table::Data).await?.ok_or_else(|| {
         Error::new(ErrorKind::NotFound, "open the data table")
-            .key(table)
+            .key(&plan.table)
             .message("it does not exist")
             .hint("run `migrate provision` first")
     })?;
+    facts.check_keys("open the data table", (&plan.partition_key, &plan.sort_key))?;
     // arn:aws:dynamodb:eu-west-2:123456789012:table/fuse-main
     let arn: Vec<&str> = facts.arn.as_deref().unwrap_or_default().split(':').collect();
     let part = |at: usize| arn.get(at).filter(|part| !part.is_empty()).map(|part| (*part).to_owned());

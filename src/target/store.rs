@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::plan::TargetPlan;
 use crate::value::{Item, Key, Value};
 
@@ -199,6 +199,34 @@ pub struct TableFacts {
     pub point_in_time_recovery: Option<bool>,
     /// Whether deletion protection is on; none where the endpoint does not offer it.
     pub deletion_protection: Option<bool>,
+}
+
+impl TableFacts {
+    /// Demands that its keys are these, partition key and sort key, and strings.
+    ///
+    /// # Errors
+    /// `Usage` during `operation` where they are not: no item of this program could be stored.
+    pub fn check_keys(&self, operation: &'static str, (partition, sort): (&str, &str)) -> Result<()> {
+        let error = || {
+            Error::new(ErrorKind::Usage, operation)
+                .key(&self.name)
+                .hint("nothing was changed; name another table in the plan, or correct its keys there")
+        };
+        let found = (self.keys.0.as_str(), self.keys.1.as_deref());
+        if found != (partition, Some(sort)) {
+            return Err(error().message(format!(
+                "its keys are {} and {}, and the plan's are {partition} and {sort}",
+                found.0,
+                found.1.unwrap_or("none"),
+            )));
+        }
+        for key in [partition, sort] {
+            if let Some(kind) = self.attribute_types.get(key).filter(|kind| *kind != "S") {
+                return Err(error().message(format!("its key {key} is of type {kind}, not a string")));
+            }
+        }
+        Ok(())
+    }
 }
 
 /// What an endpoint says of a global secondary index.

@@ -1,6 +1,6 @@
 //! What the plan wants of a table, compared with what is there. Pure.
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::plan::{IndexPlan, StreamView, TargetPlan};
 use crate::target::layout::Layout;
 use crate::target::store::{Site, Table, TableFacts};
@@ -154,26 +154,7 @@ pub(super) fn flag(on: Option<bool>, enable: Action<'_>) -> State<'_> {
 }
 
 pub(super) fn check_keys(planned: &Planned<'_>, facts: &TableFacts) -> Result<()> {
-    let error = || {
-        Error::new(ErrorKind::Usage, "provision table")
-            .key(planned.name)
-            .hint("nothing was changed; name another table in the plan, or correct its keys there")
-    };
-    let (partition, sort) = planned.keys;
-    let found = (facts.keys.0.as_str(), facts.keys.1.as_deref());
-    if found != (partition, Some(sort)) {
-        return Err(error().message(format!(
-            "its keys are {} and {}, and the plan's are {partition} and {sort}",
-            found.0,
-            found.1.unwrap_or("none"),
-        )));
-    }
-    for key in [partition, sort] {
-        if let Some(kind) = facts.attribute_types.get(key).filter(|kind| *kind != "S") {
-            return Err(error().message(format!("its key {key} is of type {kind}, not a string")));
-        }
-    }
-    Ok(())
+    facts.check_keys("provision table", planned.keys)
 }
 
 pub(super) fn index_state<'a>(index: &'a IndexPlan, facts: &TableFacts) -> State<'a> {
