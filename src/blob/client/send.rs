@@ -201,9 +201,10 @@ impl HttpBlob {
         let error = call.error(kind).message(redact(&message, &self.token));
         match kind {
             ErrorKind::Corrupt => error.hint("check the source's base URL: this is not the Vercel Blob API"),
-            ErrorKind::Denied => {
-                error.hint("check BLOB_READ_WRITE_TOKEN: it must be the read-write token of this store")
-            }
+            ErrorKind::Denied => error.hint(format!(
+                "check BLOB_READ_WRITE_TOKEN: it must be the read-write token of the store at {}",
+                call.origin()
+            )),
             _ => error,
         }
     }
