@@ -119,6 +119,9 @@ impl Call<'_> {
             },
             ErrorKind::NotFound => error.hint("run `migrate provision` to create what is missing"),
             ErrorKind::Usage => error.hint("compare the plan's `[target]` with the table"),
+            ErrorKind::Internal if disk_fails(&message) => error.hint(
+                "nothing was lost; free some space on the disk of the embedded tables, then run the same command again",
+            ),
             _ => error,
         }
     }
@@ -172,12 +175,19 @@ impl Call<'_> {
                     ErrorKind::Internal
                 }
             }
+            // Only an engine on this machine says so: nothing was applied, and no repetition helps.
+            "InternalServerError" if disk_fails(message) => ErrorKind::Internal,
             _ if status == 429 => ErrorKind::Throttled { retry_after: None },
             // A write may succeed behind an InternalServerError (AWS, "Error handling with DynamoDB").
             _ if status >= 500 || matches!(code, "InternalServerError" | "InternalFailure") => self.lost(),
             _ => ErrorKind::Internal,
         }
     }
+}
+
+/// Whether SQLite's words for a disk that is full, or can't be written, are in a message.
+fn disk_fails(message: &str) -> bool {
+    message.contains("database or disk is full") || message.contains("disk I/O error")
 }
 
 /// Whether the connection was never made, so that nothing was sent.
@@ -262,5 +272,15 @@ mod tests {
             "The signature does not match.\n\nThe Canonical String was\nx-amz-security-token:SECRET";
         let error = CALL.service_error("InvalidSignatureException", Some(message), 403);
         assert!(!error.to_string().contains("SECRET"), "{error}");
+    }
+
+    #[test]
+    fn a_full_disk_is_not_tried_again() {
+        for words in ["backend: I/O error: disk I/O error", "backend: I/O error: database or disk is full"] {
+            let error = CALL.service_error("InternalServerError", Some(words), 500);
+            assert!(!error.kind().policy().retry && error.advice().unwrap().contains("disk"), "{error}");
+        }
+        let busy = CALL.service_error("InternalServerError", Some("try again"), 500);
+        assert_ne!(busy.kind(), ErrorKind::Internal);
     }
 }
