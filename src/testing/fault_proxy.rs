@@ -99,6 +99,11 @@ impl FaultProxy {
         lock(&self.script.calls).get(operation).copied().unwrap_or(0)
     }
 
+    /// Forgets the faults that no request has met yet.
+    pub fn clear(&self) {
+        lock(&self.script.faults).clear();
+    }
+
     /// The faults that no request has met yet.
     #[must_use]
     pub fn waiting(&self) -> Vec<(String, WireFault)> {

@@ -10,7 +10,7 @@ use migrate::blob::server::ServerConfig;
 use migrate::blob::store::PutOptions;
 use migrate::blob::{BlobStore as _, Pathname};
 use migrate::clock::SystemClock;
-use migrate::converge::SOURCE;
+use migrate::converge::{SOURCE, owner};
 use migrate::fixture::{self, Expected, FixtureBlob};
 use migrate::plan::TargetPlan;
 use migrate::protocol::Rev;
@@ -24,6 +24,8 @@ use tokio::runtime::Runtime;
 
 use crate::support::Sandbox;
 
+/// Example data that has expired: DynamoDB deletes its items when it likes, so they are left out here.
+const EXPIRED: [&str; 3] = ["communications/m1.json", "costs/c1.json", "teams/blue/activities/v1.json"];
 const TOKEN: &str = "vercel_blob_rw_local_onlyForTests";
 
 /// A Blob store with example data, served in the background.
@@ -59,6 +61,11 @@ impl Source {
             sandbox.set(name, &value);
         }
         sandbox
+    }
+
+    /// Scheme and port, as errors name them.
+    pub(crate) fn url(&self) -> String {
+        self.emulator.server().origin().to_owned()
     }
 
     pub(crate) fn faults(&self) -> &Faults {
@@ -101,7 +108,8 @@ impl Source {
 
     /// How many items must come of all blobs.
     pub(crate) fn items(&self) -> usize {
-        self.blobs.iter().map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum()
+        let lasting = self.blobs.iter().filter(|blob| !EXPIRED.contains(&blob.pathname.as_str()));
+        lasting.map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum()
     }
 
     /// How many blobs are mapped, ignored and accepted.
@@ -208,9 +216,11 @@ impl Tables<'_> {
             rows.extend(page.items);
             after = page.next;
             if after.is_none() {
-                return rows;
+                break;
             }
         }
+        rows.retain(|row| owner(row).is_none_or(|owner| !EXPIRED.contains(&owner.as_str())));
+        rows
     }
 
     /// Stores an item, whatever is there.

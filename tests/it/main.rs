@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test ends at the first surprise")]
 
 mod architecture;
+#[cfg(feature = "embedded")]
+mod bad_input;
 mod blob_client;
 mod blob_memory;
 mod blob_sdk;

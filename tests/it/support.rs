@@ -59,7 +59,12 @@ impl Sandbox {
 
     /// The program with arguments, not started yet. Its stdin is empty.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_migrate"));
+        self.other(env!("CARGO_BIN_EXE_migrate"), arguments)
+    }
+
+    /// Another program in the same place.
+    pub(crate) fn other(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .current_dir(self.path())
@@ -72,12 +77,7 @@ impl Sandbox {
 
     /// Runs the program to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Run {
-        let output = self.command(arguments).output().unwrap();
-        Run {
-            code: output.status.code(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
+        Run::of(&mut self.command(arguments))
     }
 
     /// Runs the program, and kills it once it has lived so long: then there is nothing to return.
@@ -150,11 +150,34 @@ impl Drop for Running {
 }
 
 impl Run {
+    /// Runs a command to its end.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        let output = command.output().unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
     /// Demands an exit code, and shows what was printed where it is another one.
     #[track_caller]
     pub(crate) fn expect(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
         self
+    }
+
+    /// Demands a failure as a user must see it: nothing on stdout, one error that names these, and what to do.
+    #[track_caller]
+    pub(crate) fn expect_error(self, code: i32, names: &[&str]) -> Self {
+        let run = self.expect(code);
+        let begins = |word: &str| run.stderr.lines().filter(|line| line.starts_with(word)).count();
+        assert_eq!((begins("error: "), begins("hint: "), run.stdout.as_str()), (1, 1, ""), "{}", run.stderr);
+        let (_, error) = run.stderr.split_once("error: ").unwrap();
+        for name in names {
+            assert!(error.contains(name), "`{name}` is not in: {error}");
+        }
+        run
     }
 
     /// The one JSON object on stdout.
