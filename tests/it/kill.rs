@@ -168,8 +168,9 @@ fn loads_survive_kills(seed: u64, source: &Source, sandbox: &Sandbox, places: &m
         let (mirror, sessions) = places.look(source, |tables| (tables.mirror(), tables.sessions()));
         assert!(mirror == expected, "after {kills} kills: {mirror:#?}\nnot: {expected:#?}");
         let count = |state| sessions.iter().filter(|session| session.state == state).count();
-        assert_eq!((count(SessionState::Open), count(SessionState::Clean)), (0, 1), "{sessions:#?}");
-        assert!(count(SessionState::Unclean) <= kills as usize, "{sessions:#?}");
+        assert_eq!(count(SessionState::Open), 0, "{sessions:#?}");
+        // A kill between the end of its session and the end of its process left a clean one.
+        assert!(count(SessionState::Clean) > 0 && sessions.len() <= kills as usize + 1, "{sessions:#?}");
         unclean += count(SessionState::Unclean);
         if killer.is_done() {
             sandbox.run(&on(&place, &["validate", "--sweeps", "2"])).expect(0);
@@ -181,7 +182,7 @@ fn loads_survive_kills(seed: u64, source: &Source, sandbox: &Sandbox, places: &m
 
 #[test]
 fn a_load_that_is_killed_ends_where_an_unkilled_one_does() {
-    let source = Source::with_signups(200);
+    let source = Source::with_signups(120);
     let engine = Engine::start(&Location::Memory, None).unwrap();
     let mut sandbox = source.sandbox();
     sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
