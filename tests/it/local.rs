@@ -57,6 +57,7 @@ impl Source {
     /// A directory with the plan, whose commands use this store.
     pub(crate) fn sandbox(&self) -> Sandbox {
         let mut sandbox = Sandbox::with_plan();
+        sandbox.set("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY);
         for (name, value) in self.emulator.environment() {
             sandbox.set(name, &value);
         }
