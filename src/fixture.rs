@@ -5,6 +5,7 @@
 //! Nobody's data is in here: the people are animals, their addresses are under `example.com`.
 
 mod hard;
+mod shapes;
 
 use bytes::Bytes;
 use rand::seq::IndexedRandom as _;
@@ -17,6 +18,7 @@ use crate::digest::Digest;
 use crate::mapping::Reason;
 
 pub use hard::legacy_owner;
+pub use shapes::{SHAPES_PLAN, shapes};
 
 /// The plan that the example data is for: FUSE's, as the project ships it.
 pub const PLAN: &str = include_str!("../migration-plan.md");
@@ -39,11 +41,11 @@ pub struct FixtureBlob {
     pub content_type: &'static str,
     /// Its bytes.
     pub body: Bytes,
-    /// What must become of it under [`PLAN`].
+    /// What must become of it under the plan that it is for.
     pub expected: Expected,
 }
 
-/// What must become of a blob under [`PLAN`].
+/// What must become of a blob under the plan that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {
     /// It becomes this many items.
@@ -52,6 +54,8 @@ pub enum Expected {
     Ignored,
     /// It is accepted. Without the plan's accept rules it is quarantined for this reason.
     Accepted(Reason),
+    /// It is quarantined for this reason.
+    Quarantined(Reason),
 }
 
 /// The example data of a seed: so many sign-ups in the four generations of plain JSON, and then a few

@@ -20,6 +20,7 @@ mod mapping;
 #[cfg(feature = "embedded")]
 mod migration;
 mod plan;
+mod shapes;
 mod support;
 #[cfg(feature = "embedded")]
 mod target_embedded;
