@@ -12,6 +12,7 @@ mod cli;
 mod core;
 mod export;
 mod fixture;
+mod json_cases;
 #[cfg(feature = "embedded")]
 mod kill;
 #[cfg(feature = "embedded")]

@@ -141,12 +141,27 @@ fn bytes() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// How many bodies were mapped at all, so that a test that maps nothing does not pass.
+fn levels(value: &Value) -> usize {
+    match value {
+        Value::L(list) => 1 + list.iter().map(levels).max().unwrap_or(0),
+        Value::M(map) => 1 + map.values().map(levels).max().unwrap_or(0),
+        _ => 0,
+    }
+}
+
+/// Whether a body was mapped at all, so that a test that maps nothing does not pass.
 fn check(mapper: &Mapper, pathname: &str, body: &[u8]) -> Result<bool, TestCaseError> {
     let mapped = map_at(mapper, pathname, body);
     prop_assert_eq!(&mapped, &map_at(mapper, pathname, body));
-    if mapped.is_err() {
-        return Ok(false);
+    let Ok(items) = mapped else { return Ok(false) };
+    for mapped in items {
+        prop_assert!(item_bytes(&mapped.item) + source_bytes(pathname) <= ITEM_BYTES_MAX);
+        prop_assert!((1..=2048).contains(&mapped.key.partition.len()));
+        prop_assert!((1..=1024).contains(&mapped.key.sort.len()));
+        prop_assert_eq!(mapped.item.contains_key("gsi1pk"), mapped.item.contains_key("gsi1sk"));
+        for (name, value) in &mapped.item {
+            prop_assert!(!name.is_empty() && levels(value) <= 32);
+        }
     }
     let (document, rebuilt) = there_and_back(mapper, pathname, body);
     prop_assert!(
