@@ -43,16 +43,20 @@ fn mapped(mapper: &Mapper) -> BTreeMap<String, Vec<MappedItem>> {
 }
 
 #[test]
-fn each_blob_becomes_what_its_model_says_and_nobody_elses_item() {
+fn each_blob_becomes_what_its_model_says_and_shares_items_within_groups_only() {
     let all = mapped(&mapper());
-    let mut owners = BTreeMap::new();
+    let (mut owners, mut shared) = (BTreeMap::new(), Vec::new());
     for (pathname, items) in &all {
         for item in items {
-            let other = owners.insert(&item.key, pathname);
-            assert_eq!(other, None, "{} of {pathname}", item.key);
+            if let Some((other, group)) = owners.insert(&item.key, (pathname, &item.group)) {
+                assert!(group.is_some() && *group == item.group, "{} of {pathname} is {other}'s", item.key);
+                shared.push(item.key.partition.as_str());
+            }
         }
     }
     assert!(owners.len() > 280);
+    shared.sort_unstable();
+    assert_eq!(shared, ["EVENT#e1", "PROFILE#otter", "PROFILE#otter"]);
 }
 
 #[test]
@@ -87,7 +91,7 @@ async fn the_engine_takes_every_item_and_gives_it_back() {
     let config = DynamoConfig::new(plan.target.clone(), Arc::new(SystemClock::new()));
     let target = DynamoTarget::connect(config.endpoint(engine.endpoint())).await.unwrap();
     target.provision(&plan.target, false, false).await.unwrap();
-    let (mut keys, mut items): (Vec<Key>, Vec<Item>) = (Vec::new(), Vec::new());
+    let mut all: BTreeMap<Key, Item> = BTreeMap::new();
     for (pathname, mapped) in mapped(&mapper()) {
         let source = BTreeMap::from([
             ("pathname".to_owned(), Value::s(pathname)),
@@ -95,10 +99,10 @@ async fn the_engine_takes_every_item_and_gives_it_back() {
         ]);
         for mut mapped in mapped {
             mapped.item.insert(SOURCE_ATTRIBUTE.to_owned(), Value::M(source.clone()));
-            keys.push(mapped.key);
-            items.push(mapped.item);
+            all.insert(mapped.key, mapped.item);
         }
     }
+    let (keys, items): (Vec<Key>, Vec<Item>) = all.into_iter().unzip();
     assert!(target.insert(Table::Data, items.clone()).await.unwrap().iter().all(|created| *created));
     let stored = target.get(Table::Data, &keys).await.unwrap();
     assert!(stored == items.into_iter().map(Some).collect::<Vec<_>>());
