@@ -85,7 +85,8 @@ mod tests {
 
     #[test]
     fn a_name_survives_the_way_through_its_url() {
-        for name in ["a.txt", "a b/ü#?%20+&.json", "folder/", "日本/🦀.txt", "it's (1)*!~.png"] {
+        for name in ["a.txt", "a b/ü#?%20+&.json", "folder/", "日本/🦀.txt", "it's (1)*!~.png", "/a.txt"]
+        {
             let pathname = Pathname::new(name);
             let url = Url::parse(&canonical_url("AbC", Access::Private, &pathname)).unwrap();
             assert_eq!(url.host_str(), Some("abc.private.blob.vercel-storage.com"));

@@ -184,6 +184,7 @@ pub async fn odd_names_survive(subject: Subject) {
         "back\\slash.txt",
         "trailing.",
         "..dots../...",
+        "/slash first.json",
     ];
     for name in names {
         let put = subject.put(name, name).await.unwrap();

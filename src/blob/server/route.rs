@@ -80,7 +80,7 @@ async fn route(site: &Arc<Site>, parts: &Parts, body: &Incoming) -> Result<Respo
         if access != site.config.access || !store_id.eq_ignore_ascii_case(&site.config.store_id) {
             return Err(Refusal::new(Code::StoreNotFound, "This store does not exist"));
         }
-        return content::read(site, parts, &query, path.trim_start_matches('/')).await;
+        return content::read(site, parts, &query, path.strip_prefix('/').unwrap_or(path)).await;
     }
     if let Some(encoded) = path.strip_prefix(CONTENT_PATH) {
         return content::read(site, parts, &query, encoded).await;
