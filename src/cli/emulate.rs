@@ -62,7 +62,7 @@ pub(crate) struct Emulate {
     token: String,
 
     /// Put example data into the Blob store: `fuse:N` for N sign-ups and every hard case, `signups:N` for
-    /// N sign-ups of 1 KB each
+    /// N sign-ups of 1 KB each, `shapes` for records in every form
     #[arg(long, value_name = "NAME:N")]
     seed: Option<Seed>,
 
@@ -129,18 +129,23 @@ enum Seed {
     Fuse(usize),
     /// `signups:N`: so many sign-ups of 1 KB, for measurements.
     Signups(usize),
+    /// `shapes`: records in every form, for the plan in `fixtures/shapes.md`.
+    Shapes,
 }
 
 impl FromStr for Seed {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "shapes" {
+            return Ok(Self::Shapes);
+        }
         let seed = text.split_once(':').and_then(|(name, number)| match (name, number.parse().ok()?) {
             ("fuse", signups) => Some(Self::Fuse(signups)),
             ("signups", count) => Some(Self::Signups(count)),
             _ => None,
         });
-        seed.ok_or_else(|| "expected `fuse:N` or `signups:N`, such as `fuse:2000`".to_owned())
+        seed.ok_or_else(|| "expected `fuse:N`, `signups:N` or `shapes`, such as `fuse:2000`".to_owned())
     }
 }
 
@@ -235,6 +240,7 @@ async fn fill(store: &MemoryBlob, seed: Seed) -> Result<()> {
     let blobs: Box<dyn Iterator<Item = fixture::FixtureBlob> + Send> = match seed {
         Seed::Fuse(signups) => Box::new(fixture::blobs(SEED, signups)),
         Seed::Signups(count) => Box::new(fixture::signups(SEED, count, SIGNUP_BYTES)),
+        Seed::Shapes => Box::new(fixture::shapes().into_iter()),
     };
     for blob in blobs {
         let options =
@@ -289,6 +295,7 @@ mod tests {
     fn seeds() {
         assert_eq!("fuse:20".parse(), Ok(Seed::Fuse(20)));
         assert_eq!("signups:7".parse(), Ok(Seed::Signups(7)));
+        assert_eq!("shapes".parse(), Ok(Seed::Shapes));
         for wrong in ["fuse", "fuse:", "fuse:x", "other:3"] {
             wrong.parse::<Seed>().unwrap_err();
         }
