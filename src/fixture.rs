@@ -45,6 +45,10 @@ pub struct FixtureBlob {
     pub expected: Expected,
 }
 
+/// So many items have two of the blobs of [`blobs`] in common: the sign-up and the consent summary of one
+/// address.
+pub const SHARED_ITEMS: usize = 2;
+
 /// What must become of a blob under the plan that it is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expected {

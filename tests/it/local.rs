@@ -110,7 +110,9 @@ impl Source {
     /// How many items must come of all blobs.
     pub(crate) fn items(&self) -> usize {
         let lasting = self.blobs.iter().filter(|blob| !EXPIRED.contains(&blob.pathname.as_str()));
-        lasting.map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum()
+        let all: usize =
+            lasting.map(|blob| if let Expected::Items(items) = blob.expected { items } else { 0 }).sum();
+        all - fixture::SHARED_ITEMS
     }
 
     /// How many blobs are mapped, ignored and accepted.
@@ -169,11 +171,16 @@ impl Tables<'_> {
             anchors.insert(anchor.pathname.clone(), anchor);
         }
         let mut items = self.items();
+        let groups = self.source.block_on(self.control.groups(items.keys())).unwrap();
         for (key, item) in &mut items {
             let Some(Value::M(source)) = item.get_mut(SOURCE) else { continue };
             let rev = source.remove("rev").unwrap();
             let owner = source["pathname"].as_s().unwrap();
-            assert_eq!(rev.as_s(), revs.get(owner).map(String::as_str), "{key} is not its anchor's");
+            let named = match groups.get(key).and_then(|group| group.items_rev.as_ref()) {
+                Some(rev) => Some(rev.as_str()),
+                None => revs.get(owner).map(String::as_str),
+            };
+            assert_eq!(rev.as_s(), named, "{key} is not its anchor's, nor its group's");
         }
         Mirror { items, anchors, bodies }
     }
