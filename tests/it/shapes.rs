@@ -107,3 +107,22 @@ async fn the_engine_takes_every_item_and_gives_it_back() {
     let stored = target.get(Table::Data, &keys).await.unwrap();
     assert!(stored == items.into_iter().map(Some).collect::<Vec<_>>());
 }
+
+#[cfg(feature = "embedded")]
+#[test]
+fn a_store_of_every_shape_migrates_and_only_what_cannot_be_held_is_left() {
+    let mut sandbox = crate::support::Sandbox::new();
+    sandbox.write("migration-plan.md", fixture::SHAPES_PLAN);
+    let _stores = sandbox.emulate(&["--seed", "shapes"]);
+    sandbox.run(&["provision"]).expect(0);
+    sandbox.run(&["export"]).expect(0);
+    sandbox.run(&["dual-write", "--once"]).expect(3);
+    let validated = sandbox.run(&["validate"]).expect(5);
+    let shapes = fixture::shapes();
+    let left = shapes.iter().filter(|blob| matches!(blob.expected, Expected::Quarantined(_))).count();
+    let result = validated.stdout.lines().last().unwrap();
+    assert_eq!(
+        result.split_whitespace().collect::<Vec<_>>().join(" "),
+        format!("result NOT equal: {left} × unmappable")
+    );
+}
