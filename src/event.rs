@@ -10,6 +10,8 @@ pub enum Task {
     List,
     /// Fetching bodies into the snapshot.
     Fetch,
+    /// Running a snapshot through the plan.
+    Check,
     /// The first load of the mirror.
     Backfill,
     /// Comparing both stores, source against anchors.
@@ -29,6 +31,7 @@ impl Task {
         match self {
             Self::List => "list",
             Self::Fetch => "fetch",
+            Self::Check => "check",
             Self::Backfill => "backfill",
             Self::Sweep => "sweep",
             Self::Scan => "scan items",

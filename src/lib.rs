@@ -7,6 +7,7 @@
 //! - [`blob`]: Vercel Blob: the trait of a store, the HTTP client, the server, the in-memory store
 //! - [`snapshot`]: the export: one SQLite file of bodies by ETag
 //! - [`mapping`]: from a blob to its items, and back
+//! - [`check`]: what a snapshot would become, without writing
 //! - [`value`], [`target`]: DynamoDB's values; the two tables behind one trait
 //! - [`protocol`]: the decisions, pure
 //! - [`converge`]: the operation that makes the mirror of one pathname equal to its authority
@@ -22,6 +23,7 @@
 
 pub mod backfill;
 pub mod blob;
+pub mod check;
 pub mod cli;
 pub mod clock;
 pub mod converge;
@@ -35,6 +37,7 @@ pub mod gate;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;
+mod scratch;
 pub mod snapshot;
 pub mod sweep;
 pub mod target;

@@ -17,6 +17,7 @@
     reason = "the comments of commands are their help: brackets are lists and defaults"
 )]
 
+mod check;
 mod context;
 mod cutover;
 #[cfg(feature = "embedded")]
@@ -63,6 +64,7 @@ struct Cli {
 enum Command {
     Provision(provision::Provision),
     Export(export::Export),
+    Check(check::Check),
     DualWrite(dual_write::DualWrite),
     Validate(validate::Validate),
     Cutover(cutover::Cutover),
@@ -77,6 +79,7 @@ impl Command {
         match self {
             Self::Provision(args) => provision::run(args, context).await,
             Self::Export(args) => export::run(args, context).await,
+            Self::Check(args) => check::run(args, context).await,
             Self::DualWrite(args) => dual_write::run(args, context).await,
             Self::Validate(args) => validate::run(args, context).await,
             Self::Cutover(args) => cutover::run(args, context).await,

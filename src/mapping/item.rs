@@ -19,9 +19,9 @@ use crate::value::{ITEM_BYTES_MAX, Item, Key, Number, Value, item_bytes};
 pub const SOURCE_ATTRIBUTE: &str = "_source";
 
 /// The largest partition key (AWS, "Service, account, and table quotas in Amazon DynamoDB").
-const PARTITION_KEY_BYTES_MAX: usize = 2048;
+pub(super) const PARTITION_KEY_BYTES_MAX: usize = 2048;
 /// The largest sort key (same page).
-const SORT_KEY_BYTES_MAX: usize = 1024;
+pub(super) const SORT_KEY_BYTES_MAX: usize = 1024;
 /// The deepest lists and maps within an attribute value (same page): 32 levels, of which the item is one, as
 /// DynamoDB Local counts.
 const VALUE_LEVELS_MAX: usize = 31;

@@ -11,6 +11,7 @@ mod context;
 mod decode;
 mod document;
 mod envelope;
+mod explain;
 mod item;
 mod json;
 mod large;
@@ -37,6 +38,7 @@ use json::Reading;
 use marks::Policies;
 
 pub use document::Document;
+pub use explain::{BuiltStep, Capture, Explained, From, Placed, Step};
 pub use item::{SOURCE_ATTRIBUTE, source_bytes};
 pub use json::{Json, JsonNumber, LEVELS_MAX};
 pub use quarantine::{Quarantine, Reason};

@@ -8,6 +8,7 @@ use minijinja::Value as Input;
 
 use super::context::{BlobVariables, Context, View};
 use super::document::Document;
+use super::explain::{self, Step};
 use super::item::{ItemRule, Material};
 use super::quarantine::{Quarantine, Reason};
 use super::records::{self, Place, Record};
@@ -24,6 +25,8 @@ struct Run<'a> {
     conditions: Evaluated,
     records_count: usize,
     items: Vec<MappedItem>,
+    /// What was done, where somebody wants to see it.
+    steps: Option<Vec<Step>>,
 }
 
 pub(super) fn run(
@@ -33,34 +36,69 @@ pub(super) fn run(
     document: &Document,
     now: Timestamp,
 ) -> Result<Vec<MappedItem>, Quarantine> {
-    let pathname = blob.pathname.as_str();
-    let Some(captures) = entity.pattern.captures(pathname) else {
-        let detail = format!("the pathname is not of the form `{}`", entity.pattern.source());
-        return Err(Quarantine::new(Reason::Shape, detail));
-    };
-    let variables = BlobVariables {
-        body: document.clone(),
-        pathname: Arc::from(pathname),
-        uploaded_at: blob.uploaded_at,
-        captures,
-    };
-    let mut run = Run {
-        mapper,
-        pathname,
-        now,
-        blob: Arc::new(variables),
-        values: Evaluated::new(Input::UNDEFINED),
-        conditions: Evaluated::new(Input::UNDEFINED),
-        records_count: 0,
-        items: Vec::with_capacity(entity.items.len()),
-    };
-    for rules in entity.items.chunk_by(|a, b| a.compiled.each == b.compiled.each) {
-        run.records(rules, document)?;
-    }
+    let mut run = Run::new(mapper, entity, blob, document, now)?;
+    run.rules(entity, document)?;
     run.finish()
 }
 
+/// The same, and what was done on the way.
+pub(super) fn explain(
+    mapper: &Mapper,
+    entity: &Entity,
+    blob: BlobFacts<'_>,
+    document: &Document,
+    now: Timestamp,
+) -> (Vec<Step>, Result<Vec<MappedItem>, Quarantine>) {
+    let mut run = match Run::new(mapper, entity, blob, document, now) {
+        Ok(run) => Run { steps: Some(Vec::new()), ..run },
+        Err(quarantine) => return (Vec::new(), Err(quarantine)),
+    };
+    let mapped = run.rules(entity, document);
+    let steps = run.steps.take().unwrap_or_default();
+    (steps, mapped.and_then(|()| run.finish()))
+}
+
+impl<'a> Run<'a> {
+    fn new(
+        mapper: &'a Mapper,
+        entity: &Entity,
+        blob: BlobFacts<'a>,
+        document: &Document,
+        now: Timestamp,
+    ) -> Result<Self, Quarantine> {
+        let pathname = blob.pathname.as_str();
+        let Some(captures) = entity.pattern.captures(pathname) else {
+            let detail = format!("the pathname is not of the form `{}`", entity.pattern.source());
+            return Err(Quarantine::new(Reason::Shape, detail));
+        };
+        let variables = BlobVariables {
+            body: document.clone(),
+            pathname: Arc::from(pathname),
+            uploaded_at: blob.uploaded_at,
+            captures,
+        };
+        Ok(Run {
+            mapper,
+            pathname,
+            now,
+            blob: Arc::new(variables),
+            values: Evaluated::new(Input::UNDEFINED),
+            conditions: Evaluated::new(Input::UNDEFINED),
+            records_count: 0,
+            items: Vec::with_capacity(entity.items.len()),
+            steps: None,
+        })
+    }
+}
+
 impl Run<'_> {
+    fn rules(&mut self, entity: &Entity, document: &Document) -> Result<(), Quarantine> {
+        for rules in entity.items.chunk_by(|a, b| a.compiled.each == b.compiled.each) {
+            self.records(rules, document)?;
+        }
+        Ok(())
+    }
+
     /// The items of rules that have the same records.
     fn records(&mut self, rules: &[ItemRule], document: &Document) -> Result<(), Quarantine> {
         let Some(first) = rules.first() else { return Ok(()) };
@@ -100,12 +138,23 @@ impl Run<'_> {
             record: &record,
             now: self.now,
         };
+        if let Some(steps) = &mut self.steps {
+            steps.push(Step::Record { place: record.place.to_string() });
+        }
         for rule in rules {
             if let Some(when) = rule.compiled.when {
                 let holds = self.mapper.templates.holds(when, &mut self.conditions);
+                if let Some(steps) = &mut self.steps {
+                    let (rule, when) = (rule.number + 1, self.mapper.templates.source(when).to_owned());
+                    steps.push(Step::Condition { rule, when, holds: explain::answer(&holds) });
+                }
                 if !holds.map_err(|error| failed("when", error).of_record(&record.place))? {
                     continue;
                 }
+            }
+            if let (Some(steps), Some(id)) = (&mut self.steps, rule.compiled.group_by) {
+                let trace = self.mapper.templates.trace(id, &mut self.values);
+                steps.push(Step::Group { rule: rule.number + 1, trace });
             }
             let group = match rule.compiled.group_by {
                 Some(id) => Some(self.group(id).map_err(|quarantine| quarantine.of_record(&record.place))?),
@@ -114,7 +163,16 @@ impl Run<'_> {
             if let Some(group) = &group {
                 self.values.enter(Scope::Group, context(View::Template, Some(group.as_str().into())));
             }
+            if let Some(steps) = &mut self.steps {
+                for (name, id) in &rule.compiled.attributes {
+                    let trace = self.mapper.templates.trace(*id, &mut self.values);
+                    steps.push(Step::Attribute { rule: rule.number + 1, name: name.clone(), trace });
+                }
+            }
             let built = rule.build(material, &mut self.values)?;
+            if let Some(steps) = &mut self.steps {
+                steps.push(Step::item(rule, &built, self.pathname));
+            }
             let origin = |part| Origin { rule: rule.number, place: record.place.clone(), part };
             // The item that names the parts comes last, so that it is never there without them.
             for (number, part) in (1..).zip(built.parts) {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
+use serde::Serialize;
 
 use super::compile::{GROUP, RECORD_VARIABLES};
 use super::filters;
@@ -38,7 +39,31 @@ pub struct Templates {
     conditions: Environment<'static>,
     known: HashMap<(Kind, String), TemplateId>,
     compiled: Vec<Compiled>,
+    /// The text in the plan of each of them.
+    texts: Vec<String>,
     sources: Vec<Source>,
+}
+
+/// A template, what its expressions are and what its text is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trace {
+    /// The template.
+    pub template: String,
+    /// Its expressions, in order; none where it has statements, which are evaluated as a whole.
+    pub inputs: Vec<Traced>,
+    /// Its text; none where it has none.
+    pub text: Option<String>,
+    /// Why it has none.
+    pub problem: Option<String>,
+}
+
+/// An expression of a template.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Traced {
+    /// The expression.
+    pub expression: String,
+    /// What it is; none where it has no text.
+    pub text: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -135,7 +160,14 @@ impl Default for Templates {
         let values = environment(UndefinedBehavior::SemiStrict);
         // A condition may ask for `body.a.b` where there is no `a`.
         let conditions = environment(UndefinedBehavior::Chainable);
-        Self { values, conditions, known: HashMap::new(), compiled: Vec::new(), sources: Vec::new() }
+        Self {
+            values,
+            conditions,
+            known: HashMap::new(),
+            compiled: Vec::new(),
+            texts: Vec::new(),
+            sources: Vec::new(),
+        }
     }
 }
 
@@ -209,6 +241,31 @@ impl Templates {
         }
     }
 
+    /// The text of a template or condition in the plan.
+    #[must_use]
+    pub fn source(&self, id: TemplateId) -> &str {
+        &self.texts[id.0]
+    }
+
+    /// What [`Templates::render`] does, with all that it is made of.
+    #[must_use]
+    pub fn trace(&self, id: TemplateId, evaluated: &mut Evaluated) -> Trace {
+        let mut inputs = Vec::new();
+        if let Compiled::Parts(parts) = &self.compiled[id.0] {
+            for evaluation in parts.iter().filter_map(Part::evaluation) {
+                let text = self.evaluate(evaluation, evaluated).ok().filter(|text| !text.is_empty());
+                let expression = self.sources[evaluation.0].text.clone();
+                inputs.push(Traced { expression, text: text.map(|text| text.to_string()) });
+            }
+        }
+        let (text, problem) = match self.render(id, evaluated) {
+            Ok(text) => (Some(text), None),
+            Err(RenderError::Missing) => (None, Some("an input is missing, null or empty".to_owned())),
+            Err(RenderError::Failed(problem)) => (None, Some(problem)),
+        };
+        Trace { template: self.source(id).to_owned(), inputs, text, problem }
+    }
+
     fn evaluate(&self, evaluation: Evaluation, evaluated: &mut Evaluated) -> Result<Arc<str>, RenderError> {
         let Evaluated { context, results, generations } = evaluated;
         results.resize(self.sources.len(), None);
@@ -242,6 +299,7 @@ impl Templates {
             None => Compiled::Whole(self.add_source(kind, statement)?),
         };
         self.compiled.push(compiled);
+        self.texts.push(source.to_owned());
         for variable in self.variables(id) {
             if !names.contains(&variable.as_str()) {
                 let near = super::near::suggest(&variable, names.iter().copied());

@@ -163,6 +163,25 @@ impl Snapshot {
         }
     }
 
+    /// One blob by its name; none where it was never listed, or is gone.
+    ///
+    /// # Errors
+    /// `Corrupt` for a damaged file.
+    pub async fn blob(&self, pathname: &Pathname) -> Result<Option<SnapshotBlob>> {
+        let name = pathname.as_str().to_owned();
+        self.with("read a blob", move |connection| {
+            connection
+                .prepare_cached(
+                    "SELECT pathname, etag, uploaded_at, size, verdict,
+                            body_etag, body_size, body_sha256, content_type, cache_control
+                     FROM blobs WHERE pathname = ?1 AND state = 'listed'",
+                )?
+                .query_row([name], blob)
+                .optional()
+        })
+        .await
+    }
+
     /// Up to `limit` blobs in the order of their pathnames, from the first one behind `after` on, without
     /// those that are gone. An empty page is the end.
     ///

@@ -1,12 +1,10 @@
-//! What a sweep has seen, on disk: SQLite's own temporary file, gone with the sweep. So memory does not
-//! grow with the store.
+//! What a sweep has seen, on disk, so that memory does not grow with the store.
 
-use std::sync::{Mutex, PoisonError};
-
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{OptionalExtension as _, params};
 
 use crate::blob::Pathname;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
+use crate::scratch::Scratch;
 use crate::value::Key;
 
 /// How many rows are read back at a time.
@@ -14,7 +12,7 @@ const PAGE: u32 = 500;
 
 /// The rows of one sweep.
 pub(super) struct Ledger {
-    connection: Mutex<Connection>,
+    notes: Scratch,
 }
 
 /// What an anchor says of a key.
@@ -28,46 +26,18 @@ pub(super) enum Claim {
     Same,
 }
 
-fn failed(error: rusqlite::Error) -> Error {
-    Error::new(ErrorKind::Internal, "keep the sweep's notes in a temporary file").source(error)
-}
-
 impl Ledger {
     pub(super) fn new() -> Result<Self> {
-        // An empty name is a temporary database on disk.
-        let connection = Connection::open("").map_err(failed)?;
-        connection
-            .execute_batch(
-                "PRAGMA synchronous = off;
-                 PRAGMA journal_mode = off;
-                 CREATE TABLE names (pathname TEXT PRIMARY KEY, listed INTEGER DEFAULT 0,
-                                     anchored INTEGER DEFAULT 0, judged INTEGER DEFAULT 0) WITHOUT ROWID;
-                 CREATE TABLE claims (pk TEXT, sk TEXT, pathname TEXT, rev TEXT, met INTEGER DEFAULT 0,
-                                      PRIMARY KEY (pk, sk, pathname)) WITHOUT ROWID;
-                 CREATE TABLE suspects (pathname TEXT PRIMARY KEY) WITHOUT ROWID;
-                 CREATE TABLE strays (pk TEXT, sk TEXT, PRIMARY KEY (pk, sk)) WITHOUT ROWID;",
-            )
-            .map_err(failed)?;
-        Ok(Self { connection: Mutex::new(connection) })
-    }
-
-    fn with<T>(&self, run: impl FnOnce(&Connection) -> rusqlite::Result<T>) -> Result<T> {
-        run(&self.connection.lock().unwrap_or_else(PoisonError::into_inner)).map_err(failed)
-    }
-
-    /// Many changes at once.
-    fn all<T>(
-        &self,
-        rows: impl IntoIterator<Item = T>,
-        mut run: impl FnMut(&Connection, T) -> rusqlite::Result<()>,
-    ) -> Result<()> {
-        self.with(|connection| {
-            connection.execute_batch("BEGIN")?;
-            for row in rows {
-                run(connection, row)?;
-            }
-            connection.execute_batch("COMMIT")
-        })
+        let notes = Scratch::new(
+            "keep the sweep's notes in a temporary file",
+            "CREATE TABLE names (pathname TEXT PRIMARY KEY, listed INTEGER DEFAULT 0,
+                                 anchored INTEGER DEFAULT 0, judged INTEGER DEFAULT 0) WITHOUT ROWID;
+             CREATE TABLE claims (pk TEXT, sk TEXT, pathname TEXT, rev TEXT, met INTEGER DEFAULT 0,
+                                  PRIMARY KEY (pk, sk, pathname)) WITHOUT ROWID;
+             CREATE TABLE suspects (pathname TEXT PRIMARY KEY) WITHOUT ROWID;
+             CREATE TABLE strays (pk TEXT, sk TEXT, PRIMARY KEY (pk, sk)) WITHOUT ROWID;",
+        )?;
+        Ok(Self { notes })
     }
 
     /// Pathnames were listed by the source.
@@ -97,14 +67,14 @@ impl Ledger {
     }
 
     fn note<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>, sql: &str) -> Result<()> {
-        self.all(pathnames, |connection, pathname| {
+        self.notes.all(pathnames, |connection, pathname| {
             connection.prepare_cached(sql)?.execute([pathname.as_str()]).map(drop)
         })
     }
 
     /// Listed, listed with a verdict, anchored, anchored with a verdict.
     pub(super) fn coverage(&self) -> Result<[u64; 4]> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             connection.query_row(
                 "SELECT count(*) FILTER (WHERE listed), count(*) FILTER (WHERE listed AND judged),
                         count(*) FILTER (WHERE anchored), count(*) FILTER (WHERE anchored AND judged)
@@ -120,7 +90,7 @@ impl Ledger {
         &self,
         claims: impl IntoIterator<Item = (&'a Key, &'a Pathname, &'a str)>,
     ) -> Result<()> {
-        self.all(claims, |connection, (key, pathname, rev)| {
+        self.notes.all(claims, |connection, (key, pathname, rev)| {
             let mut insert =
                 connection.prepare_cached("INSERT OR REPLACE INTO claims VALUES (?, ?, ?, ?, 0)")?;
             insert.execute(params![key.partition, key.sort, pathname.as_str(), rev]).map(drop)
@@ -129,7 +99,7 @@ impl Ledger {
 
     /// An item of ours was met; says what its pathname's anchor said of its key.
     pub(super) fn met(&self, key: &Key, pathname: &str, rev: &str) -> Result<Claim> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             let mut find = connection
                 .prepare_cached("SELECT rev FROM claims WHERE pk = ? AND sk = ? AND pathname = ?")?;
             let at = params![key.partition, key.sort, pathname];
@@ -150,7 +120,7 @@ impl Ledger {
     /// Pathnames with anchors that the source did not list become suspects, and those whose anchors name
     /// items that were not met so.
     pub(super) fn suspect_the_rest(&self) -> Result<()> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             connection.execute_batch(
                 "INSERT OR IGNORE INTO suspects SELECT pathname FROM names WHERE anchored AND NOT listed;
                  INSERT OR IGNORE INTO suspects SELECT DISTINCT pathname FROM claims WHERE NOT met;",
@@ -160,7 +130,7 @@ impl Ledger {
 
     /// These pathnames are to be judged singly.
     pub(super) fn suspect<'a>(&self, pathnames: impl IntoIterator<Item = &'a Pathname>) -> Result<()> {
-        self.all(pathnames, |connection, pathname| {
+        self.notes.all(pathnames, |connection, pathname| {
             let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO suspects VALUES (?)")?;
             insert.execute([pathname.as_str()]).map(drop)
         })
@@ -168,19 +138,20 @@ impl Ledger {
 
     /// This item is to be judged singly.
     pub(super) fn stray(&self, key: &Key) -> Result<()> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             let mut insert = connection.prepare_cached("INSERT OR IGNORE INTO strays VALUES (?, ?)")?;
             insert.execute([&key.partition, &key.sort]).map(drop)
         })
     }
 
     pub(super) fn suspect_count(&self) -> Result<u64> {
-        self.with(|connection| connection.query_row("SELECT count(*) FROM suspects", [], |row| row.get(0)))
+        self.notes
+            .with(|connection| connection.query_row("SELECT count(*) FROM suspects", [], |row| row.get(0)))
     }
 
     /// The next suspects after a pathname, in order.
     pub(super) fn suspects(&self, after: &str) -> Result<Vec<Pathname>> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             let mut find = connection
                 .prepare_cached("SELECT pathname FROM suspects WHERE pathname > ? ORDER BY 1 LIMIT ?")?;
             let rows = find.query_map(params![after, PAGE], |row| row.get::<_, String>(0))?;
@@ -190,7 +161,7 @@ impl Ledger {
 
     /// The next strays after a key, in order.
     pub(super) fn strays(&self, after: &Key) -> Result<Vec<Key>> {
-        self.with(|connection| {
+        self.notes.with(|connection| {
             let mut find = connection.prepare_cached(
                 "SELECT pk, sk FROM strays WHERE (pk, sk) > (?, ?) ORDER BY pk, sk LIMIT ?",
             )?;

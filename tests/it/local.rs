@@ -39,6 +39,15 @@ pub(crate) struct Source {
 impl Source {
     /// So many sign-ups, and every hard case.
     pub(crate) fn with_signups(signups: usize) -> Self {
+        Self::with(fixture::blobs(1, signups).collect())
+    }
+
+    /// No blobs at all.
+    pub(crate) fn empty() -> Self {
+        Self::with(Vec::new())
+    }
+
+    fn with(blobs: Vec<FixtureBlob>) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         let config = EmulatorConfig {
@@ -47,7 +56,7 @@ impl Source {
             data: None,
         };
         let emulator = runtime.block_on(Emulator::start(config, Arc::new(SystemClock::new()))).unwrap();
-        let source = Self { runtime, emulator, blobs: fixture::blobs(1, signups).collect() };
+        let source = Self { runtime, emulator, blobs };
         for blob in &source.blobs {
             source.put_as(blob.pathname.as_str(), blob.body.clone(), blob.content_type);
         }

@@ -8,6 +8,8 @@ mod blob_client;
 mod blob_memory;
 mod blob_sdk;
 mod blob_server;
+#[cfg(feature = "embedded")]
+mod check;
 mod cli;
 mod core;
 mod export;
