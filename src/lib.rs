@@ -5,6 +5,7 @@
 //!
 //! - [`plan`]: `migration-plan.md`, which every command executes
 //! - [`blob`]: Vercel Blob: the trait of a store, the HTTP client, the server, the in-memory store
+//! - [`survey`]: a store that has no plan yet, as a proposal of one
 //! - [`snapshot`]: the export: one SQLite file of bodies by ETag
 //! - [`mapping`]: from a blob to its items, and back
 //! - [`check`]: what a snapshot would become, without writing
@@ -39,6 +40,7 @@ pub mod plan;
 pub mod protocol;
 mod scratch;
 pub mod snapshot;
+pub mod survey;
 pub mod sweep;
 pub mod target;
 #[doc(hidden)]

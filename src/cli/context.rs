@@ -20,7 +20,7 @@ use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
 use crate::mapping::Mapper;
-use crate::plan::{self, LoadedPlan, Plan};
+use crate::plan::{self, LoadedPlan, Plan, SourcePlan};
 use crate::snapshot::{Snapshot, budget};
 use crate::target::TargetStore;
 use crate::target::dynamodb::{DynamoConfig, DynamoTarget};
@@ -69,10 +69,9 @@ struct Target {
 }
 
 impl Settings {
-    /// Whether requests to the source are paced at the plan's rates. A store on this machine is nobody's
-    /// allowance: its refusals alone set the pace.
+    /// Whether requests to the source are paced at the plan's rates.
     pub(crate) fn paces_source(&self) -> bool {
-        !settings::is_loopback(&self.source.url)
+        self.source.is_paced()
     }
 }
 
@@ -155,21 +154,27 @@ impl Context {
             return Ok(Arc::clone(source));
         }
         let settings = self.settings()?;
-        let token = self.environment.token()?.expose_secret().into();
-        let plan = &settings.plan.source;
-        let source = Arc::new(HttpBlob::new(Config {
-            rates: settings.paces_source().then(|| budget::rates(plan.plan)),
-            share: plan.background_share,
-            ..Config::new(
-                &settings.source.url,
-                token,
-                plan.access,
-                Arc::clone(&self.events),
-                Arc::clone(&self.clock),
-            )
-        })?);
-        tracing::info!(url = settings.source.url, from = settings.source.from, "source");
+        let source = self.connect_source(&settings.plan.source, &settings.source)?;
         Ok(Arc::clone(self.source.get_or_init(|| source)))
+    }
+
+    /// A source that no plan names yet.
+    ///
+    /// # Errors
+    /// `Usage` without a token, or for a URL that is none.
+    pub(crate) fn client(&self, source: &SourcePlan) -> Result<Arc<HttpBlob>> {
+        self.connect_source(source, &SourceUrl::resolve(&self.flags, source, &self.environment)?)
+    }
+
+    fn connect_source(&self, plan: &SourcePlan, at: &SourceUrl) -> Result<Arc<HttpBlob>> {
+        let token = self.environment.token()?.expose_secret().into();
+        let source = HttpBlob::new(Config {
+            rates: at.is_paced().then(|| budget::rates(plan.plan)),
+            share: plan.background_share,
+            ..Config::new(&at.url, token, plan.access, Arc::clone(&self.events), Arc::clone(&self.clock))
+        })?;
+        tracing::info!(url = at.url, from = at.from, "source");
+        Ok(Arc::new(source))
     }
 
     /// The target. An embedded engine runs until the context is dropped.

@@ -26,6 +26,7 @@ mod dual_write;
 mod emulate;
 mod export;
 mod flags;
+mod init;
 mod interrupt;
 mod output;
 mod progress;
@@ -62,6 +63,7 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Init(init::Init),
     Provision(provision::Provision),
     Export(export::Export),
     Check(check::Check),
@@ -77,6 +79,7 @@ enum Command {
 impl Command {
     async fn run(&self, context: &Context) -> anyhow::Result<Exit> {
         match self {
+            Self::Init(args) => init::run(args, context).await,
             Self::Provision(args) => provision::run(args, context).await,
             Self::Export(args) => export::run(args, context).await,
             Self::Check(args) => check::run(args, context).await,

@@ -108,6 +108,15 @@ impl SourceUrl {
     }
 }
 
+impl SourceUrl {
+    /// Whether requests are paced at the rates of the Vercel plan. A store on this machine is nobody's
+    /// allowance: its refusals alone set the pace.
+    #[must_use]
+    pub(crate) fn is_paced(&self) -> bool {
+        !is_loopback(&self.url)
+    }
+}
+
 /// Where the tables are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TargetEndpoint {

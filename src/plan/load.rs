@@ -41,7 +41,7 @@ pub fn load(path: impl AsRef<Path>, overrides: &[String]) -> Result<LoadedPlan> 
         let failed = Error::new(ErrorKind::Usage, "read the plan").key(path.display());
         match error.kind() {
             std::io::ErrorKind::NotFound => failed.message("there is no such file").hint(
-                "name the plan with --plan FILE; migration-plan.md in the project is an example of one",
+                "name the plan with --plan FILE; `migrate init` looks at the store and writes one to begin with",
             ),
             std::io::ErrorKind::InvalidData => failed.message("it is not UTF-8 text"),
             _ => failed.source(error),

@@ -14,6 +14,8 @@ mod cli;
 mod core;
 mod export;
 mod fixture;
+#[cfg(feature = "embedded")]
+mod init;
 mod json_cases;
 #[cfg(feature = "embedded")]
 mod kill;
