@@ -8,7 +8,9 @@ use migrate::protocol::converge::{Change, Converge, Mirror, Next, Purpose, Writt
 use stateright::{Checker, Model, Property};
 
 /// Rounds of a converge.
-const ROUNDS: u8 = 3;
+const ROUNDS: u8 = 2;
+/// Beyond this, something is larger than it was meant to be, and nothing is proved.
+const STATES_MAX: usize = 4_000_000;
 /// The items there can be.
 const ITEMS: u8 = 3;
 
@@ -235,7 +237,7 @@ impl Model for Parts {
             named: items_of(Some(A)),
             items: [Some(A), Some(A), None],
             runs: [None, None],
-            begins: [2, 1],
+            begins: [1, 1],
             late: Vec::new(),
             crashes: 1,
             timeouts: 1,
@@ -317,7 +319,8 @@ impl Model for Parts {
 
 /// Explores all of it; the number of states, and whether all was as it must be.
 pub(crate) fn check() -> (usize, bool) {
-    let explore = |rules| Parts { rules }.checker().threads(2).spawn_bfs().join();
+    let explore =
+        |rules| Parts { rules }.checker().threads(2).target_state_count(STATES_MAX).spawn_bfs().join();
     let sound = explore(Rules::SOUND);
     let states = sound.unique_state_count();
     println!(
@@ -326,7 +329,7 @@ pub(crate) fn check() -> (usize, bool) {
         sound.state_count()
     );
     let found: Vec<&str> = sound.discoveries().into_keys().collect();
-    let holds = found == [SETTLES];
+    let holds = found == [SETTLES] && states < STATES_MAX;
     if !holds {
         println!("  NOT as expected: {found:?}");
     }
