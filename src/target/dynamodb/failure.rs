@@ -171,6 +171,9 @@ impl Call<'_> {
                 } else if message.contains("does not match the schema") || message.contains("Missing the key")
                 {
                     ErrorKind::Usage
+                } else if self.writes {
+                    // Some limit of an item that is not checked here: its pathname fails, the others go on.
+                    ErrorKind::Unrepresentable
                 } else {
                     ErrorKind::Internal
                 }
@@ -247,6 +250,7 @@ mod tests {
                 400,
                 ErrorKind::Usage,
             ),
+            ("ValidationException", "One or more parameter values", 400, ErrorKind::Unrepresentable),
             ("Whatever", "", 400, ErrorKind::Internal),
         ] {
             let error = CALL.service_error(code, Some(message), status);
@@ -254,6 +258,8 @@ mod tests {
         }
         let read = Call { writes: false, ..CALL };
         assert_eq!(read.service_error("InternalServerError", None, 500).kind(), ErrorKind::NotApplied);
+        let odd = read.service_error("ValidationException", Some("One or more parameter values"), 400);
+        assert_eq!(odd.kind(), ErrorKind::Internal);
     }
 
     #[test]
