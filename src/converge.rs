@@ -11,16 +11,21 @@ mod bulk;
 mod fetch;
 mod group;
 mod large;
+mod long;
 mod prepare;
+mod rebuild;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 pub use bulk::Seen;
-pub use fetch::{BODY_BYTES_MAX, Bodies, NoBodies, SavedBody};
+pub use fetch::{BODY_BYTES_MAX, Bodies, LONG_BODY_BYTES_MAX, NoBodies, SavedBody};
 use group::{Settled, Trust};
 use large::Large;
+pub(crate) use long::off_thread;
+pub use long::{LongBody, Reading};
 use prepare::{Prepared, Role};
+pub use rebuild::rebuild;
 
 use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
@@ -172,6 +177,8 @@ impl Converger {
                 }
                 (Next::Write { change, .. }, _) => {
                     self.pause(&mut round).await;
+                    // What an earlier round made of a long body makes room for this one.
+                    (large, ending) = (None, Converged::Written);
                     let prepared =
                         self.prepare(pathname, entity, anchor.as_ref(), blob.as_ref(), &change).await?;
                     let Some(prepared) = prepared else {
@@ -181,6 +188,9 @@ impl Converger {
                     if !prepared.fits() {
                         if let Some((key, owner)) = self.taken(&prepared).await? {
                             return Ok(Converged::Collision { key, owner });
+                        }
+                        if matches!(prepared.anchor.state, AnchorState::Quarantined { .. }) {
+                            ending = Converged::Quarantined;
                         }
                         let change = Large::new(prepared);
                         machine.in_parts(change.parts.len());
@@ -242,7 +252,7 @@ impl Converger {
     /// Sends one prepared change.
     async fn apply(&self, prepared: &Prepared, settled: Settled) -> Result<Attempt> {
         self.permit.check()?;
-        if !self.stored(&prepared.rows).await? {
+        if !self.stored(&prepared.rows, &[&prepared.anchor], prepared.seen.as_ref()).await? {
             return Ok(Attempt::NotSent);
         }
         let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
@@ -275,12 +285,24 @@ impl Converger {
         })
     }
 
-    /// Stores rows beside an anchor; says whether all of them are there for sure.
-    async fn stored(&self, rows: &[Item]) -> Result<bool> {
-        match self.control.put_rows(rows.to_vec()).await {
+    /// Stores rows beside anchors, and the pages of keys that `seen` does not have; says whether all of them
+    /// are there for sure.
+    async fn stored(&self, rows: &[Item], anchors: &[&Anchor], seen: Option<&Anchor>) -> Result<bool> {
+        match self.put_beside(rows.to_vec(), anchors, seen).await {
             Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Ok(false),
             stored => stored.map(|()| true),
         }
+    }
+
+    async fn put_beside(&self, rows: Vec<Item>, anchors: &[&Anchor], seen: Option<&Anchor>) -> Result<()> {
+        self.control.put_rows(rows).await?;
+        let known = seen.and_then(|seen| seen.pages.as_ref());
+        for anchor in anchors {
+            if let Some(pages) = anchor.pages.as_ref().filter(|pages| Some(*pages) != known) {
+                self.control.put_keys(&anchor.pathname, pages, &anchor.items).await?;
+            }
+        }
+        Ok(())
     }
 
     /// Sends a transaction.
@@ -338,7 +360,7 @@ impl Converger {
     /// that anchor names it: an earlier attempt was applied, and another writer renewed its rev.
     async fn drop_new(&self, prepared: &Prepared, found: Option<&Item>) {
         let named = found.is_some_and(|found| prepared.anchor.names_as(found));
-        if !named && !prepared.rows.is_empty() {
+        if !named {
             self.drop_beside(Some(&prepared.anchor), prepared.seen.as_ref()).await;
         }
     }

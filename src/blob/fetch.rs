@@ -6,9 +6,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::spool::Spooled;
 use super::store::{Access, BlobStore, GetOptions};
 use super::types::{ETag, Head, Pathname};
 use crate::clock::Clock;
@@ -55,7 +55,7 @@ pub struct Fetcher {
     pub cdn_stale: Duration,
     /// Whether bodies are checked against their ETags.
     pub etags: Etags,
-    /// The longest body that is read into memory, in bytes.
+    /// The longest body that is read, in bytes; long ones are kept in temporary files.
     pub body_bytes_max: u64,
 }
 
@@ -65,7 +65,7 @@ pub enum Fetched {
     /// The content of the wanted version.
     Body {
         /// All of it.
-        bytes: Bytes,
+        body: Spooled,
         /// Its media type.
         content_type: String,
         /// Its caching rule, as the content's reply says it.
@@ -143,14 +143,16 @@ impl Fetcher {
         if content.size != size {
             return damaged(format!("its content has {} bytes, its listing says {size}", content.size));
         }
-        let bytes = match content.body.collect(self.body_bytes_max).await {
-            Ok(bytes) => bytes,
+        let body = match content.body.spool(self.body_bytes_max).await {
+            Ok(body) => body,
+            // A full disk is nothing that another read mends.
+            Err(error) if error.kind() == ErrorKind::Internal => return Err(error.key(pathname)),
             Err(error) => return Ok(Read::Damaged(error)),
         };
-        if bytes.len() as u64 != size {
-            return damaged(format!("its content ended after {} bytes of {size}", bytes.len()));
+        if body.length() != size {
+            return damaged(format!("its content ended after {} bytes of {size}", body.length()));
         }
-        if self.etags == Etags::Md5 && is_md5(etag) && ETag::of(&bytes) != *etag {
+        if self.etags == Etags::Md5 && is_md5(etag) && body.etag() != *etag {
             return damaged(
                 "its bytes are not the ones that its ETag was computed from; if this is so for each blob, \
                  the plan should say `source.etags = \"opaque\"`"
@@ -158,7 +160,7 @@ impl Fetcher {
             );
         }
         Ok(Read::Wanted(Fetched::Body {
-            bytes,
+            body,
             content_type: content.content_type,
             cache_control: content.cache_control,
         }))

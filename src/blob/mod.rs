@@ -14,10 +14,12 @@ pub mod location;
 pub mod media;
 pub mod memory;
 pub mod server;
+pub mod spool;
 pub mod store;
 pub mod types;
 pub mod wire;
 
 pub use fetch::{Fetched, Fetcher};
+pub use spool::Spooled;
 pub use store::{BlobStore, Body};
 pub use types::{ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Version};

@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::run::{Check, OPERATION};
 use crate::blob::Pathname;
+use crate::blob::spool::unwritten;
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::mapping::{BlobFacts, Explained, Rule};
 use crate::snapshot::Snapshot;
@@ -83,7 +84,14 @@ impl Check {
         })?;
         let ruling = match self.mapper.rule(pathname) {
             Rule::Entity(entity) => match snapshot.body(pathname, &blob.version.etag).await? {
+                Some(body) if body.in_memory().is_none() => {
+                    return Err(Error::new(ErrorKind::Usage, OPERATION)
+                        .key(pathname)
+                        .message(format!("its {} bytes are too many to be explained", body.length()))
+                        .hint("explain a blob of the same form with a few records"));
+                }
                 Some(body) => {
+                    let body = body.bytes().map_err(unwritten)?;
                     let facts = BlobFacts { pathname, uploaded_at: blob.version.uploaded_at };
                     Ruling::Entity(self.mapper.explain(entity, facts, &body, self.clock.now()))
                 }

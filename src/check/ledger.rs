@@ -72,7 +72,17 @@ impl Ledger {
         self.notes.with(|connection| note_form(connection, TwinKind::Pathname, pathname.as_str()))
     }
 
-    /// A blob becomes these items. Blobs come in the order of their names.
+    /// A blob becomes items. Blobs come in the order of their names.
+    pub(super) fn blob(&self, number: u64, facts: BlobFacts<'_>) -> Result<()> {
+        self.notes.with(|connection| {
+            connection
+                .prepare_cached("INSERT INTO blobs VALUES (?, ?)")?
+                .execute(params![number, facts.pathname.as_str()])?;
+            Ok(())
+        })
+    }
+
+    /// These are some of the items that a blob becomes.
     pub(super) fn items(
         &self,
         number: u64,
@@ -82,9 +92,6 @@ impl Ledger {
     ) -> Result<()> {
         let pathname = facts.pathname.as_str();
         self.notes.with(|connection| {
-            connection
-                .prepare_cached("INSERT INTO blobs VALUES (?, ?)")?
-                .execute(params![number, pathname])?;
             for mapped in items {
                 let bytes = (item_bytes(&mapped.item) + source_bytes(pathname)) as u64;
                 let units = price::units(bytes);

@@ -10,9 +10,10 @@ use super::price;
 use super::report::{Blobs, CheckReport, Quarantined, ReasonCount};
 use crate::blob::Pathname;
 use crate::clock::Clock;
+use crate::converge::Reading;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
-use crate::mapping::{BlobFacts, EntityId, Mapper, Quarantine, Reason, Rule};
+use crate::mapping::{BlobFacts, EntityId, Mapper, Position, Quarantine, Reason, Rule};
 use crate::plan::Plan;
 use crate::snapshot::{Snapshot, SnapshotBlob};
 
@@ -170,8 +171,27 @@ impl Check {
         let pathname = &blob.pathname;
         let Some(body) = snapshot.body(pathname, &blob.version.etag).await? else { return Ok(false) };
         let facts = BlobFacts { pathname, uploaded_at: blob.version.uploaded_at };
-        match self.mapper.map(entity, facts, &body, self.clock.now()) {
-            Ok(items) => ledger.items(tally.blobs.listed, facts, entity, &items)?,
+        let (number, now) = (tally.blobs.listed, self.clock.now());
+        let mapped = match Reading::of(&self.mapper, entity, (pathname, facts.uploaded_at), &body).await? {
+            Reading::Whole(bytes) => self.mapper.map(entity, facts, &bytes, now),
+            Reading::Quarantined(quarantine) => Err(quarantine),
+            Reading::Long(long) => match long.scan(now, (), |(), _, _| {}).await? {
+                Ok(_) => {
+                    ledger.blob(number, facts)?;
+                    let mut records = long.records(now, Position::default())?;
+                    while let Some((_, items)) = records.next_part().map_err(|halt| long.changed(halt))? {
+                        ledger.items(number, facts, entity, &items)?;
+                    }
+                    return Ok(true);
+                }
+                Err(quarantine) => Err(quarantine),
+            },
+        };
+        match mapped {
+            Ok(items) => {
+                ledger.blob(number, facts)?;
+                ledger.items(number, facts, entity, &items)?;
+            }
             Err(quarantine) => tally.quarantine(self.mapper.name(entity), entity, pathname, quarantine),
         }
         Ok(true)

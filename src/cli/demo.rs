@@ -186,7 +186,7 @@ impl Stage<'_> {
         let config =
             DynamoConfig::new(plan.clone(), Arc::clone(&self.context.clock)).endpoint(engine.endpoint());
         let target = DynamoTarget::connect(config).await?;
-        let page = target.scan(Table::Data, &Scan { segment: 0, segments: 1, after: None }).await?;
+        let page = target.scan(Table::Data, &Scan::share(0, 1)).await?;
         let mut signups = page.items.into_iter().filter(|item| text(item, "_entityType") == "Signup");
         let (Some(mut changed), Some(deleted)) = (signups.next(), signups.next()) else {
             bail!("the table holds no sign-ups");

@@ -13,7 +13,7 @@ use super::context::Context;
 use super::flags::BudgetFlags;
 use crate::blob::client::{Limit, Meter, Operations};
 use crate::blob::{BlobStore, Fetcher};
-use crate::converge::{BODY_BYTES_MAX, Bodies, Converger, NoBodies, Permit};
+use crate::converge::{Bodies, Converger, LONG_BODY_BYTES_MAX, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::export_complete;
 use crate::plan::{LoadedPlan, TargetPlan, VercelPlan};
@@ -104,7 +104,7 @@ impl Stores {
                     access: settings.plan.source.access,
                     cdn_stale: settings.plan.timing.cdn_stale.0,
                     etags: settings.plan.source.etags,
-                    body_bytes_max: BODY_BYTES_MAX,
+                    body_bytes_max: LONG_BODY_BYTES_MAX,
                 },
                 control,
                 mapper,

@@ -7,6 +7,7 @@ use futures::stream::{self, StreamExt as _};
 use super::group::{Settled, Trust};
 use super::prepare::{Prepared, TRANSACTION_BYTES_MAX};
 use super::{ATTEMPTS, Converged, Converger, Machine, equal};
+use crate::blob::spool::MEMORY_BYTES_MAX;
 use crate::blob::{ListedBlob, Pathname};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::Rules;
@@ -113,12 +114,16 @@ impl Converger {
     async fn judge_seen(&self, seen: &Seen) -> Result<Step> {
         let entity = self.entity(&seen.pathname);
         let version = entity.and_then(|entity| self.mapped_version(entity, seen.blob.as_ref()));
+        let long = seen.blob.as_ref().is_some_and(|blob| blob.size > MEMORY_BYTES_MAX);
         let mut machine = Converge::new(Rules::SOUND, Purpose::Reconcile, 1);
         machine.mirror(Anchor::mirror(seen.anchor.as_ref()));
         machine.authority(version);
         let Next::Write { change, .. } = machine.next() else {
             return Ok(Step::Equal(equal(seen.anchor.as_ref())));
         };
+        if long {
+            return Ok(Step::Again);
+        }
         let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());
         let prepared = self.prepare(&seen.pathname, entity, anchor, blob, &change).await?;
         Ok(match prepared {
@@ -171,6 +176,9 @@ impl Converger {
         self.permit.check()?;
         let rows = batch.iter().flat_map(|prepared| prepared.rows.iter().cloned()).collect();
         self.control.put_rows(rows).await?;
+        for prepared in batch {
+            self.put_beside(Vec::new(), &[&prepared.anchor], prepared.seen.as_ref()).await?;
+        }
         let groups = batch.iter().flat_map(|prepared| &prepared.groups);
         let mut settled = self.settle(groups, &HashSet::new(), Trust::NoRowNoMembers).await?;
         let mut writes: Vec<Write> =

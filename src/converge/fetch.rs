@@ -1,21 +1,23 @@
 //! Bodies: the saved one, or the source's until it is the version that was seen.
 
 use async_trait::async_trait;
-use bytes::Bytes;
 
 use super::Converger;
-use crate::blob::{ETag, Fetched, ListedBlob, Pathname};
+use crate::blob::{ETag, Fetched, ListedBlob, Pathname, Spooled};
 use crate::error::Result;
 
-/// The largest body that is mapped: DynamoDB could not hold a larger record in one item by far, and
-/// larger ones must not fill memory.
+/// The largest body that is mapped as a whole: DynamoDB could not hold a larger record in one item by far,
+/// and larger ones must not fill memory.
 pub const BODY_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// The largest body that is mapped record by record. Its keys and the places of its records are in memory,
+/// some 300 bytes for each.
+pub const LONG_BODY_BYTES_MAX: u64 = 1024 * 1024 * 1024;
 
 /// A body that was fetched, with the headers that a listing lacks.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct SavedBody {
     /// The bytes.
-    pub bytes: Bytes,
+    pub body: Spooled,
     /// The blob's media type.
     pub content_type: String,
     /// The blob's caching rule.
@@ -51,8 +53,8 @@ impl Converger {
             return Ok(Some(saved));
         }
         Ok(match self.fetcher.fetch(&blob.pathname, &blob.etag, blob.size).await? {
-            Fetched::Body { bytes, content_type, cache_control } => {
-                Some(SavedBody { bytes, content_type, cache_control })
+            Fetched::Body { body, content_type, cache_control } => {
+                Some(SavedBody { body, content_type, cache_control })
             }
             Fetched::Changed(_) | Fetched::Gone => None,
         })

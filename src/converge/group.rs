@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use super::prepare::Role;
 use super::{Converger, SOURCE, new_rev, source_value};
+use crate::blob::spool::unwritten;
 use crate::blob::{Fetched, Pathname};
 use crate::error::Result;
 use crate::mapping::BlobFacts;
@@ -230,7 +231,7 @@ impl Converger {
                 return if again.as_ref() == Some(&anchor) { Err(damaged) } else { Ok(None) };
             }
             None => match self.fetcher.fetch(&member.pathname, &head.etag, head.size).await? {
-                Fetched::Body { bytes, .. } => bytes.to_vec(),
+                Fetched::Body { body, .. } => body.bytes().map_err(unwritten)?.to_vec(),
                 Fetched::Changed(_) | Fetched::Gone => return Ok(None),
             },
         };

@@ -5,16 +5,69 @@
 //! and begins anew; items that are to be removed go while it is pending, so that none is forgotten.
 
 use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+
+use jiff::Timestamp;
 
 use super::group::{Membership, Trust};
+use super::long::LongBody;
 use super::prepare::{Action, Prepared, Role, TRANSACTION_BYTES_MAX};
-use super::{ATTEMPTS, Attempt, Converger, Sent, new_rev, owner};
-use crate::error::Result;
+use super::{ATTEMPTS, Attempt, Converger, Sent, new_rev, owner, source_value};
+use crate::blob::Pathname;
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Position;
+use crate::protocol::Rev;
 use crate::protocol::converge::Written;
-use crate::target::control::{Anchor, AnchorState, GroupRef, encode_keys};
+use crate::target::control::{Anchor, AnchorState, GroupRef, Keys, KeysRef};
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value};
+
+/// How many items are looked for at a time.
+const TAKEN_PAGE: usize = 1_000;
+
+/// The items of a long body, to be made anew when they are stored: all of them are too many for memory.
+#[derive(Debug, Clone)]
+pub(super) struct LongPuts {
+    pub(super) long: Arc<LongBody>,
+    /// As of when a TTL is judged, in each pass the same.
+    pub(super) now: Timestamp,
+    /// Those that go together.
+    pub(super) slices: Vec<Slice>,
+}
+
+/// Items of a long body in a row.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Slice {
+    from: Position,
+    /// How many items of the part of the document at `from` are in the slice before.
+    skip: usize,
+    count: usize,
+}
+
+/// Fills transactions with items, of which only the places are kept.
+#[derive(Debug, Default)]
+pub(super) struct Cut {
+    pub(super) slices: Vec<Slice>,
+    bytes: usize,
+}
+
+impl Cut {
+    /// The item with this number in the part of the document at `from`.
+    pub(super) fn add(&mut self, from: Position, number: usize, bytes: usize) {
+        self.bytes += bytes;
+        match self.slices.last_mut() {
+            // Beside them goes a check of the pending anchor.
+            Some(last) if last.count + 1 < ACTIONS_MAX && self.bytes <= TRANSACTION_BYTES_MAX => {
+                last.count += 1;
+            }
+            _ => {
+                self.slices.push(Slice { from, skip: number, count: 1 });
+                self.bytes = bytes;
+            }
+        }
+    }
+}
 
 /// A change of one pathname in several transactions.
 #[derive(Debug)]
@@ -27,6 +80,8 @@ pub(super) struct Large {
     rows: Vec<Item>,
     /// What happens to items and groups, each part in one transaction.
     pub(super) parts: Vec<Part>,
+    /// Where the items come from that are not in the parts.
+    puts: Option<LongPuts>,
     /// The anchor in the end.
     pub(super) last: Anchor,
 }
@@ -34,20 +89,23 @@ pub(super) struct Large {
 /// One of the transactions.
 #[derive(Debug, Default)]
 pub(super) struct Part {
+    slice: Option<Slice>,
     actions: Vec<Action>,
     groups: Vec<Membership>,
 }
 
 impl Large {
     pub(super) fn new(prepared: Prepared) -> Self {
-        let Prepared { anchor, seen, mut rows, actions, groups } = prepared;
+        let Prepared { anchor, seen, rows, actions, groups, puts } = prepared;
         // Those to be written and those to be removed are all there are.
-        let items: Vec<Key> = actions.iter().map(|action| action.key.clone()).collect();
-        let paged = encode_keys(&anchor.pathname, &new_rev(), &items);
-        let pages = paged.map(|(pages, more)| {
-            rows.extend(more);
-            pages
-        });
+        let removed: Vec<Key> =
+            actions.iter().filter(|action| action.item.is_none()).map(|action| action.key.clone()).collect();
+        let items: Keys = match removed.is_empty() {
+            true => anchor.items.clone(),
+            false => anchor.items.iter().cloned().chain(removed).collect::<Vec<_>>().into(),
+        };
+        let pages =
+            if items == anchor.items { anchor.pages.clone() } else { KeysRef::of(&new_rev(), items.iter()) };
         let former = seen.clone().unwrap_or_else(|| Anchor::tombstone(anchor.pathname.clone(), new_rev()));
         let mut all: BTreeSet<GroupRef> = former.groups.iter().cloned().collect();
         all.extend(anchor.groups.iter().cloned());
@@ -59,7 +117,35 @@ impl Large {
             groups: all.into_iter().collect(),
             ..former
         };
-        Self { seen, pending, rows, parts: cut(actions, groups), last: Anchor { rev: new_rev(), ..anchor } }
+        let slices = puts.iter().flat_map(|puts| puts.slices.iter());
+        let mut parts: Vec<Part> =
+            slices.map(|slice| Part { slice: Some(*slice), ..Part::default() }).collect();
+        if puts.is_none() || !actions.is_empty() || !groups.is_empty() {
+            parts.extend(cut(actions, groups));
+        }
+        Self { seen, pending, rows, parts, puts, last: Anchor { rev: new_rev(), ..anchor } }
+    }
+}
+
+impl LongPuts {
+    /// The items of one slice.
+    fn actions(&self, slice: Slice, pathname: &Pathname, rev: &Rev) -> Result<Vec<Action>> {
+        let source = source_value(pathname, rev);
+        let mut records = self.long.records(self.now, slice.from)?;
+        let mut actions = Vec::with_capacity(slice.count);
+        let mut skip = slice.skip;
+        while actions.len() < slice.count {
+            let next = records.next_part().map_err(|halt| self.long.changed(halt))?;
+            let Some((_, items)) = next else {
+                return Err(Error::new(ErrorKind::Internal, "make the items of a long body")
+                    .key(pathname)
+                    .message("it has fewer items than before"));
+            };
+            let items = items.into_iter().skip(std::mem::take(&mut skip));
+            let room = slice.count - actions.len();
+            actions.extend(items.take(room).map(|mapped| Action::put(mapped, &source)));
+        }
+        Ok(actions)
     }
 }
 
@@ -90,19 +176,26 @@ impl Converger {
     /// An item that the change would store and that somebody else has. Looked for before anything is
     /// written; whoever comes later is found by the parts' conditions.
     pub(super) async fn taken(&self, prepared: &Prepared) -> Result<Option<(Key, Option<String>)>> {
-        let puts = prepared.actions.iter().filter(|action| action.item.is_some());
-        let keys: Vec<Key> = puts.map(|action| action.key.clone()).collect();
-        let found = self.control.store().get(Table::Data, &keys).await?;
-        Ok(keys.into_iter().zip(found).find_map(|(key, item)| {
-            let owner = owner(&item?);
-            (owner.as_deref() != Some(prepared.anchor.pathname.as_str())).then_some((key, owner))
-        }))
+        let pathname = prepared.anchor.pathname.as_str();
+        for keys in prepared.anchor.items.chunks(TAKEN_PAGE) {
+            let found = self.control.store().get(Table::Data, keys).await?;
+            let taken = keys.iter().zip(found).find_map(|(key, item)| {
+                let owner = owner(&item?);
+                (owner.as_deref() != Some(pathname)).then(|| (key.clone(), owner))
+            });
+            if taken.is_some() {
+                return Ok(taken);
+            }
+        }
+        Ok(None)
     }
 
     /// Stores the pending anchor.
     pub(super) async fn begin(&self, large: &Large) -> Result<Attempt> {
         self.permit.check()?;
-        if !self.stored(&large.rows).await? {
+        let both = [&large.last, &large.pending];
+        let anchors = if large.last.pages == large.pending.pages { &both[..1] } else { &both[..] };
+        if !self.stored(&large.rows, anchors, large.seen.as_ref()).await? {
             return Ok(Attempt::NotSent);
         }
         let expected = large.seen.as_ref().map(|anchor| &anchor.rev);
@@ -121,8 +214,14 @@ impl Converger {
     /// Applies one part, if the pending anchor is still there.
     pub(super) async fn part(&self, large: &Large, number: usize) -> Result<Attempt> {
         self.permit.check()?;
-        let Part { actions, groups } = &large.parts[number];
-        let own: HashSet<&Key> = actions.iter().map(|action| &action.key).collect();
+        let Part { slice, actions, groups } = &large.parts[number];
+        let pathname = &large.pending.pathname;
+        let made = match (slice, &large.puts) {
+            (Some(slice), Some(puts)) => puts.actions(*slice, pathname, &large.pending.rev)?,
+            _ => Vec::new(),
+        };
+        let actions = || actions.iter().chain(&made);
+        let own: HashSet<&Key> = actions().map(|action| &action.key).collect();
         let mut round = 0;
         loop {
             self.pause(&mut round).await;
@@ -130,7 +229,7 @@ impl Converger {
             let pending = Condition::equals(["rev"], Value::s(large.pending.rev.as_str()));
             let check = Write::Check { table: Table::Control, key: large.pending.key(), condition: pending };
             let mut writes = vec![(Role::Anchor, check)];
-            writes.extend(actions.iter().map(|action| action.write(&large.pending.pathname)));
+            writes.extend(actions().map(|action| action.write(pathname)));
             writes.extend(settled.writes);
             match self.send(&new_rev(), writes).await? {
                 // The other members of a group go on meanwhile; the pending anchor stands.

@@ -1,19 +1,19 @@
 //! From a decision to the one transaction that carries it out.
 
 use std::collections::HashSet;
-
-use md5::Digest as _;
+use std::sync::Arc;
 
 use super::group::{Membership, Settled};
+use super::large::{Cut, LongPuts};
+use super::long::{LongBody, Reading};
 use super::{Converged, Converger, SOURCE, SavedBody, new_rev, source_value};
 use crate::blob::{ListedBlob, Pathname};
-use crate::digest::Digest;
 use crate::error::Result;
-use crate::mapping::{BlobFacts, EntityId, MappedItem};
+use crate::mapping::{BlobFacts, EntityId, MappedItem, Quarantine};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
 use crate::target::control::{
-    Anchor, AnchorState, BlobHead, MappedVersion, Member, encode_body, encode_keys,
+    Anchor, AnchorState, BlobHead, BodyRef, KeysRef, MappedVersion, Member, encode_body, encode_skeleton,
 };
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
@@ -31,12 +31,14 @@ pub(super) struct Prepared {
     pub(super) anchor: Anchor,
     /// The anchor that was seen, whose rev must still be there.
     pub(super) seen: Option<Anchor>,
-    /// Parts of the retained body and pages of keys, to be stored before the transaction.
+    /// Parts of the retained body, to be stored before the transaction, as are the anchor's pages of keys.
     pub(super) rows: Vec<Item>,
     /// What happens to items: puts in the order of the anchor's keys, then removals.
     pub(super) actions: Vec<Action>,
     /// What happens to groups.
     pub(super) groups: Vec<Membership>,
+    /// The puts, where the body is a long one; then they are not among the actions.
+    pub(super) puts: Option<LongPuts>,
 }
 
 /// What a write of a transaction is for: that decides what its refusal means.
@@ -64,6 +66,12 @@ pub(super) struct Action {
 }
 
 impl Action {
+    /// Stores an item, with this `_source`.
+    pub(super) fn put(MappedItem { key, mut item, .. }: MappedItem, source: &Value) -> Self {
+        item.insert(SOURCE.to_owned(), source.clone());
+        Self { key, item: Some(item) }
+    }
+
     /// The write, if the item is ours or not there.
     pub(super) fn write(&self, pathname: &Pathname) -> (Role, Write) {
         let ours = Condition::equals([SOURCE, "pathname"], Value::s(pathname.as_str()));
@@ -123,7 +131,7 @@ impl Prepared {
 
     /// Whether one transaction takes it.
     pub(super) fn fits(&self) -> bool {
-        self.action_count() <= ACTIONS_MAX && self.bytes() <= TRANSACTION_BYTES_MAX
+        self.puts.is_none() && self.action_count() <= ACTIONS_MAX && self.bytes() <= TRANSACTION_BYTES_MAX
     }
 
     /// The keys of the data table that it writes.
@@ -150,6 +158,7 @@ impl Converger {
                 rows: Vec::new(),
                 actions: Vec::new(),
                 groups: Vec::new(),
+                puts: None,
             },
             (Change::Tombstone, ..) => Prepared {
                 anchor: Anchor::tombstone(pathname.clone(), rev),
@@ -157,10 +166,17 @@ impl Converger {
                 rows: Vec::new(),
                 actions: removals(seen, &HashSet::new()).collect(),
                 groups: Membership::changes(seen, Vec::new()),
+                puts: None,
             },
             (Change::Hold(version), _, Some(entity), Some(blob)) => {
                 let Some(body) = self.fetch(blob).await? else { return Ok(None) };
-                self.hold(rev, entity, seen, blob, version, &body)
+                let name = (&blob.pathname, blob.uploaded_at);
+                let hold = Hold { rev, seen, blob, version, body: &body };
+                match Reading::of(&self.mapper, entity, name, &body.body).await? {
+                    Reading::Whole(bytes) => self.hold(hold, entity, &bytes),
+                    Reading::Long(long) => self.hold_long(hold, long).await?,
+                    Reading::Quarantined(quarantine) => hold.quarantined(quarantine),
+                }
             }
             (Change::Renew | Change::Hold(_) | Change::Forget, ..) => {
                 unreachable!(
@@ -170,76 +186,135 @@ impl Converger {
         }))
     }
 
-    fn hold(
-        &self,
-        rev: Rev,
-        entity: EntityId,
-        seen: Option<&Anchor>,
-        blob: &ListedBlob,
-        version: &MappedVersion,
-        body: &SavedBody,
-    ) -> Prepared {
+    fn hold(&self, hold: Hold<'_>, entity: EntityId, bytes: &[u8]) -> Prepared {
+        let Hold { rev, seen, blob, .. } = &hold;
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
-        let (state, mapped) = match self.mapper.map(entity, facts, &body.bytes, self.clock().now()) {
-            Ok(items) => (AnchorState::Live, items),
-            Err(quarantine) => (AnchorState::Quarantined { quarantine }, Vec::new()),
+        let mapped = match self.mapper.map(entity, facts, bytes, self.clock().now()) {
+            Ok(mapped) => mapped,
+            Err(quarantine) => return hold.quarantined(quarantine),
         };
-        let quarantined = matches!(state, AnchorState::Quarantined { .. });
-        // What can't be mapped stays in Blob and is served from there.
-        let retained = if quarantined { None } else { encode_body(&blob.pathname, &rev, &body.bytes) };
-        let (body_ref, mut rows) = retained.map_or((None, Vec::new()), |(body, rows)| (Some(body), rows));
+        let retained =
+            encode_body(&blob.pathname, rev, bytes).or_else(|| self.skeleton(&hold, entity, bytes, &mapped));
         let (grouped, mapped): (Vec<MappedItem>, Vec<MappedItem>) =
             mapped.into_iter().partition(|mapped| mapped.group.is_some());
         let member = Member { uploaded_at: blob.uploaded_at, pathname: blob.pathname.clone() };
         let joins = grouped.into_iter().map(|mapped| (mapped.key, member.clone(), mapped.item));
-        let groups = Membership::changes(seen, joins.collect());
+        let groups = Membership::changes(*seen, joins.collect());
         let keys: Vec<Key> = mapped.iter().map(|mapped| mapped.key.clone()).collect();
-        let paged = encode_keys(&blob.pathname, &rev, &keys);
-        let pages = paged.map(|(pages, more)| {
-            rows.extend(more);
-            pages
-        });
-        let source = source_value(&blob.pathname, &rev);
-        let puts = mapped.into_iter().map(|MappedItem { mut item, key, .. }| {
-            item.insert(SOURCE.to_owned(), source.clone());
-            Action { key, item: Some(item) }
-        });
-        let mut actions: Vec<Action> = puts.collect();
+        let source = source_value(&blob.pathname, rev);
+        let mut actions: Vec<Action> =
+            mapped.into_iter().map(|mapped| Action::put(mapped, &source)).collect();
         // An item that becomes a group's is written, or left, by the group.
         let joined = groups.iter().filter(|change| change.joins.is_some()).map(|change| &change.group);
-        actions.extend(removals(seen, &keys.iter().chain(joined).collect()));
+        actions.extend(removals(*seen, &keys.iter().chain(joined).collect()));
+        hold.live(keys, retained, actions, groups, None)
+    }
+
+    /// What a body is rebuilt from that is too long to be retained. None for items of groups, which may be
+    /// another blob's.
+    fn skeleton(
+        &self,
+        hold: &Hold<'_>,
+        entity: EntityId,
+        bytes: &[u8],
+        mapped: &[MappedItem],
+    ) -> Option<(BodyRef, Vec<Item>)> {
+        if mapped.iter().any(|mapped| mapped.group.is_some()) {
+            return None;
+        }
+        let document = self.mapper.decode(entity, bytes).ok()?;
+        let skeleton = self.mapper.skeleton(entity, &document, mapped);
+        Some(encode_skeleton(&hold.blob.pathname, &hold.rev, &skeleton))
+    }
+
+    async fn hold_long(&self, hold: Hold<'_>, long: Arc<LongBody>) -> Result<Prepared> {
+        let now = self.clock().now();
+        let scanned = long
+            .scan(now, (Vec::new(), Cut::default()), |(keys, cut), at, items| {
+                for (number, mapped) in items.into_iter().enumerate() {
+                    cut.add(at, number, item_bytes(&mapped.item));
+                    keys.push(mapped.key);
+                }
+            })
+            .await?;
+        let ((mut keys, cut), skeleton) = match scanned {
+            Ok(scanned) => scanned,
+            Err(quarantine) => return Ok(hold.quarantined(quarantine)),
+        };
+        keys.shrink_to_fit();
+        let retained = encode_skeleton(&hold.blob.pathname, &hold.rev, &skeleton);
+        let actions = removals(hold.seen, &keys.iter().collect()).collect();
+        let groups = Membership::changes(hold.seen, Vec::new());
+        let puts = LongPuts { long, now, slices: cut.slices };
+        Ok(hold.live(keys, Some(retained), actions, groups, Some(puts)))
+    }
+}
+
+/// A version that is to be held.
+struct Hold<'a> {
+    rev: Rev,
+    seen: Option<&'a Anchor>,
+    blob: &'a ListedBlob,
+    version: &'a MappedVersion,
+    body: &'a SavedBody,
+}
+
+impl Hold<'_> {
+    fn live(
+        self,
+        keys: Vec<Key>,
+        retained: Option<(BodyRef, Vec<Item>)>,
+        actions: Vec<Action>,
+        groups: Vec<Membership>,
+        puts: Option<LongPuts>,
+    ) -> Prepared {
+        let (body, rows) = retained.map_or((None, Vec::new()), |(body, rows)| (Some(body), rows));
+        let anchor = Anchor {
+            state: AnchorState::Live,
+            items_rev: Some(self.rev.clone()),
+            pages: KeysRef::of(&self.rev, keys.iter()),
+            items: keys.into(),
+            body,
+            groups: groups.iter().filter_map(Membership::reference).collect(),
+            ..self.anchor()
+        };
+        Prepared { anchor, seen: self.seen.cloned(), rows, actions, groups, puts }
+    }
+
+    /// What can't be mapped stays in Blob and is served from there.
+    fn quarantined(self, quarantine: Quarantine) -> Prepared {
         Prepared {
-            actions,
-            seen: seen.cloned(),
-            rows,
-            anchor: Anchor {
-                pathname: blob.pathname.clone(),
-                items_rev: (!quarantined).then(|| rev.clone()),
-                rev,
-                state,
-                items: keys,
-                pages,
-                head: Some(BlobHead {
-                    etag: blob.etag.clone(),
-                    uploaded_at: blob.uploaded_at,
-                    size: body.bytes.len() as u64,
-                    content_type: body.content_type.clone(),
-                    cache_control: body.cache_control.clone(),
-                    sha256: Digest::of(&body.bytes),
-                    md5: hex::encode(md5::Md5::digest(&body.bytes)),
-                    blob_etag: blob.etag.clone(),
-                }),
-                mapping: Some(version.mapping),
-                body: body_ref,
-                groups: groups.iter().filter_map(Membership::reference).collect(),
-            },
-            groups,
+            anchor: Anchor { state: AnchorState::Quarantined { quarantine }, ..self.anchor() },
+            seen: self.seen.cloned(),
+            rows: Vec::new(),
+            actions: removals(self.seen, &HashSet::new()).collect(),
+            groups: Membership::changes(self.seen, Vec::new()),
+            puts: None,
+        }
+    }
+
+    fn anchor(&self) -> Anchor {
+        let Self { blob, body, .. } = self;
+        let head = BlobHead {
+            etag: blob.etag.clone(),
+            uploaded_at: blob.uploaded_at,
+            size: body.body.length(),
+            content_type: body.content_type.clone(),
+            cache_control: body.cache_control.clone(),
+            sha256: body.body.sha256(),
+            md5: hex::encode(body.body.md5()),
+            blob_etag: blob.etag.clone(),
+        };
+        Anchor {
+            head: Some(head),
+            mapping: Some(self.version.mapping),
+            ..Anchor::tombstone(blob.pathname.clone(), self.rev.clone())
         }
     }
 }
 
 /// The items of an anchor that are not among these.
 fn removals(seen: Option<&Anchor>, keep: &HashSet<&Key>) -> impl Iterator<Item = Action> {
-    let keys = seen.into_iter().flat_map(|anchor| &anchor.items).filter(|key| !keep.contains(key));
+    let keys = seen.into_iter().flat_map(|anchor| anchor.items.iter()).filter(|key| !keep.contains(key));
     keys.map(|key| Action { key: key.clone(), item: None })
 }

@@ -28,7 +28,7 @@ pub(super) fn decode(
     if decode == Decode::Raw {
         return Ok(Document::Bytes(Bytes::copy_from_slice(body)));
     }
-    let body = if body.starts_with(&GZIP_MAGIC) { Cow::Owned(inflate(body)?) } else { Cow::Borrowed(body) };
+    let body = if is_gzip(body) { Cow::Owned(inflate(body)?) } else { Cow::Borrowed(body) };
     let json = match decode {
         Decode::Json | Decode::Raw => Json::read(&body, reading)?,
         Decode::Ndjson => lines(&body, reading)?,
@@ -42,6 +42,11 @@ pub(super) fn decode(
         }
     };
     Ok(Document::Json(json))
+}
+
+/// Whether a body that begins so is compressed.
+pub(super) fn is_gzip(body: &[u8]) -> bool {
+    body.starts_with(&GZIP_MAGIC)
 }
 
 fn inflate(body: &[u8]) -> Result<Vec<u8>, Quarantine> {

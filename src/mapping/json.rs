@@ -18,6 +18,9 @@ use crate::value::{Number, NumberError, Value};
 /// root becomes the item, which DynamoDB counts as the first level.
 pub const LEVELS_MAX: u32 = 32;
 
+/// What some programs put before a text, and JSON has no place for (RFC 8259, section 8.1).
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// How a document is read.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reading {
@@ -26,6 +29,13 @@ pub(super) struct Reading {
     pub(super) levels_max: u32,
     /// Where it begins in the blob.
     pub(super) offset: u64,
+}
+
+impl Reading {
+    /// Of a text that was read before, or that this program wrote.
+    pub(super) const fn of_ours(levels_max: u32) -> Self {
+        Self { duplicates: Duplicates::Quarantine, levels_max, offset: 0 }
+    }
 }
 
 /// A JSON value, without loss.
@@ -107,28 +117,13 @@ impl Json {
 
     /// Parses one document that is part of a larger one.
     pub(super) fn read(body: &[u8], reading: Reading) -> Result<Self, Quarantine> {
-        let result = if body.starts_with(b"\xef\xbb\xbf") {
-            Err(not_json("it begins with a byte order mark", Some(0)))
-        } else if let Err(error) = std::str::from_utf8(body) {
-            Err(not_json("not UTF-8", u64::try_from(error.valid_up_to()).ok()))
-        } else {
-            let settings = ReaderSettings {
-                track_path: false,
-                max_nesting_depth: Some(reading.levels_max),
-                restrict_number_values: false,
-                ..ReaderSettings::default()
-            };
-            let mut reader = JsonStreamReader::new_custom(body, settings);
-            let json = value(&mut reader, reading).and_then(|json| {
-                reader.consume_trailing_whitespace()?;
-                Ok(json)
-            });
-            json.map_err(|refusal| refusal.into_quarantine(reading.levels_max))
-        };
-        result.map_err(|quarantine| Quarantine {
-            offset: quarantine.offset.map(|offset| offset + reading.offset),
-            ..quarantine
-        })
+        check_text(body, reading.offset)?;
+        let mut reader = reader(body, reading);
+        let json = value(&mut reader, reading).and_then(|json| {
+            reader.consume_trailing_whitespace()?;
+            Ok(json)
+        });
+        json.map_err(|refusal| refusal.into_quarantine(reading))
     }
 
     /// Whether two documents say the same: numbers compared as decimals, members without order.
@@ -200,12 +195,11 @@ impl Json {
 impl std::fmt::Display for Json {
     /// The document without spaces, members in the order of their names.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let quoted = |text: &str| serde_json::to_string(text).map_err(|_| std::fmt::Error);
         match self {
             Self::Null => f.write_str("null"),
             Self::Bool(truth) => write!(f, "{truth}"),
             Self::Number(number) => f.write_str(number.as_str()),
-            Self::String(text) => f.write_str(&quoted(text)?),
+            Self::String(text) => f.write_str(&quoted(text)),
             Self::Array(list) => {
                 f.write_str("[")?;
                 for (index, json) in list.iter().enumerate() {
@@ -216,7 +210,7 @@ impl std::fmt::Display for Json {
             Self::Object(members) => {
                 f.write_str("{")?;
                 for (index, (name, json)) in members.iter().enumerate() {
-                    write!(f, "{}{}:{json}", if index == 0 { "" } else { "," }, quoted(name)?)?;
+                    write!(f, "{}{}:{json}", if index == 0 { "" } else { "," }, quoted(name))?;
                 }
                 f.write_str("}")
             }
@@ -224,11 +218,37 @@ impl std::fmt::Display for Json {
     }
 }
 
+/// Refuses what is no text of JSON: a byte order mark, and what is not UTF-8. `offset` is that of its beginning.
+pub(super) fn check_text(body: &[u8], offset: u64) -> Result<(), Quarantine> {
+    if body.starts_with(BYTE_ORDER_MARK) {
+        return Err(not_json("it begins with a byte order mark", Some(offset)));
+    }
+    std::str::from_utf8(body)
+        .map(|_| ())
+        .map_err(|error| not_json("not UTF-8", Some(offset + error.valid_up_to() as u64)))
+}
+
+pub(super) fn reader<R: Read>(body: R, reading: Reading) -> JsonStreamReader<R> {
+    let settings = ReaderSettings {
+        track_path: false,
+        max_nesting_depth: Some(reading.levels_max),
+        restrict_number_values: false,
+        ..ReaderSettings::default()
+    };
+    JsonStreamReader::new_custom(body, settings)
+}
+
+/// A text as JSON writes it.
+pub(super) fn quoted(text: &str) -> String {
+    serde_json::to_string(text).expect("invariant: text can be written as JSON")
+}
+
 fn not_json(detail: impl Into<String>, offset: Option<u64>) -> Quarantine {
     Quarantine { reason: Reason::NotJson, detail: detail.into(), offset }
 }
 
-enum Refusal {
+#[derive(Debug)]
+pub(super) enum Refusal {
     Reader(Box<ReaderError>),
     DuplicateName(u64),
 }
@@ -240,7 +260,24 @@ impl From<ReaderError> for Refusal {
 }
 
 impl Refusal {
-    fn into_quarantine(self, levels_max: u32) -> Quarantine {
+    /// The failure of the body's reader, if that is what it is.
+    pub(super) fn into_io(self) -> Result<std::io::Error, Self> {
+        match self {
+            Self::Reader(error) => match *error {
+                // Text that is not UTF-8 is told apart before: see `check_text`.
+                ReaderError::IoError { error, .. } => Ok(error),
+                error => Err(Self::Reader(Box::new(error))),
+            },
+            refusal @ Self::DuplicateName(_) => Err(refusal),
+        }
+    }
+
+    pub(super) fn into_quarantine(self, reading: Reading) -> Quarantine {
+        let quarantine = self.described(reading.levels_max);
+        Quarantine { offset: quarantine.offset.map(|offset| offset + reading.offset), ..quarantine }
+    }
+
+    fn described(self, levels_max: u32) -> Quarantine {
         let error = match self {
             Self::DuplicateName(offset) => {
                 return Quarantine {
@@ -282,7 +319,7 @@ fn words(kind: struson::reader::SyntaxErrorKind) -> String {
 }
 
 /// The recursion is bounded by the reader's own limit of levels.
-fn value<R: Read>(reader: &mut JsonStreamReader<R>, reading: Reading) -> Result<Json, Refusal> {
+pub(super) fn value<R: Read>(reader: &mut JsonStreamReader<R>, reading: Reading) -> Result<Json, Refusal> {
     Ok(match reader.peek()? {
         ValueType::Null => {
             reader.next_null()?;
@@ -328,7 +365,7 @@ fn value<R: Read>(reader: &mut JsonStreamReader<R>, reading: Reading) -> Result<
     })
 }
 
-fn position<R: Read>(reader: &JsonStreamReader<R>) -> u64 {
+pub(super) fn position<R: Read>(reader: &JsonStreamReader<R>) -> u64 {
     reader.current_position(false).data_pos.unwrap_or_default()
 }
 

@@ -120,6 +120,12 @@ pub(super) fn unpack(
     Some(unpacked(item, encoding.as_s()?, items, at, levels_max))
 }
 
+/// How many items before this one have parts of its record.
+pub(super) fn part_count(rule: &ItemRule, item: &Item) -> usize {
+    let count = || usize::try_from(item.get(PARTS)?.as_n()?.as_i64()?).ok();
+    if rule.policies.too_large == TooLarge::Quarantine { 0 } else { count().unwrap_or(0) }
+}
+
 fn unpacked(item: &Item, encoding: &str, items: &[&Item], at: usize, levels_max: u32) -> Option<Document> {
     let bytes = match encoding {
         ZSTD_JSON | ZSTD_BYTES => {

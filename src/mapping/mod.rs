@@ -16,15 +16,18 @@ mod item;
 mod json;
 mod large;
 mod marks;
+mod outline;
 mod quarantine;
 mod records;
 mod run;
 mod skeleton;
+mod streaming;
 
 use regex::RegexSet;
 use secrecy::SecretString;
 
 use crate::blob::Pathname;
+use crate::blob::spool::MEMORY_BYTES_MAX;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::compile::CompiledPlan;
@@ -36,14 +39,18 @@ use envelope::Vault;
 use item::{ItemRule, Layout};
 use json::Reading;
 use marks::Policies;
+use outline::REST_BYTES_MAX;
+use streaming::ByRecord;
 
 pub use document::Document;
 pub use explain::{BuiltStep, Capture, Explained, From, Placed, Step};
 pub use item::{SOURCE_ATTRIBUTE, source_bytes};
 pub use json::{Json, JsonNumber, LEVELS_MAX};
+pub use outline::{Halt, Outline};
 pub use quarantine::{Quarantine, Reason};
 pub use records::Place;
-pub use skeleton::Skeleton;
+pub use skeleton::{Piece, Skeleton};
+pub use streaming::{Position, Records};
 
 /// What the plan says of a pathname.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +148,8 @@ struct Entity {
     levels_max: u32,
     digest: Digest,
     items: Vec<ItemRule>,
+    /// How long documents are read; or why they have to be read as a whole.
+    by_record: Result<ByRecord, &'static str>,
 }
 
 impl Mapper {
@@ -172,7 +181,9 @@ impl Mapper {
         let all = all.chain(compiled.entities.iter().map(|entity| &entity.pattern));
         let patterns = RegexSet::new(all.map(Pattern::expression))
             .map_err(|error| Error::new(ErrorKind::Usage, "compile the plan's patterns").source(error))?;
+        let templates = &compiled.templates;
         let entities = plan.entities.iter().zip(compiled.entities).map(|(entity, compiled)| {
+            let by_record = ByRecord::new(entity, &compiled, templates);
             let steps_max = compiled.items.iter().map(|item| item.each.steps().len()).max().unwrap_or(0);
             let steps_max = u32::try_from(steps_max).unwrap_or(u32::MAX - LEVELS_MAX);
             let rules = entity.items.iter().zip(compiled.items).enumerate();
@@ -190,10 +201,12 @@ impl Mapper {
                 levels_max: LEVELS_MAX + steps_max,
                 digest: mapping_digest(entity, &plan.target),
                 items: rules.collect(),
+                by_record,
             }
         });
+        let entities = entities.collect();
         Ok(Self {
-            entities: entities.collect(),
+            entities,
             templates: compiled.templates,
             vault,
             layout,
@@ -266,7 +279,15 @@ impl Mapper {
         body: &[u8],
         now: jiff::Timestamp,
     ) -> Result<Vec<MappedItem>, Quarantine> {
-        self.map_document(entity, blob, &self.decode(entity, body)?, now)
+        let document = self.decode(entity, body)?;
+        let items = self.map_document(entity, blob, &document, now)?;
+        // A long body is put together from its items when it is asked for.
+        if body.len() as u64 > MEMORY_BYTES_MAX
+            && self.skeleton(entity, &document, &items).text_bytes() > REST_BYTES_MAX
+        {
+            return Err(outline::too_long_a_rest());
+        }
+        Ok(items)
     }
 
     /// The same, of a document that was decoded already.

@@ -92,6 +92,8 @@ pub enum Reason {
     Shape,
     /// No item's condition holds, so that nothing of the blob would be stored.
     NoItem,
+    /// Too much of a long document is in no item.
+    Remainder,
 }
 
 impl fmt::Display for Reason {

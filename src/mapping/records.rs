@@ -1,5 +1,6 @@
 //! Finds the records of a document.
 
+use std::cmp::Ordering;
 use std::fmt;
 use std::sync::Arc;
 
@@ -61,12 +62,50 @@ pub(super) struct Record {
     pub(super) parent: Option<Json>,
 }
 
+/// The order of places: elements as they stand, members by their names; what is around others first.
+pub(super) fn compare(a: &Place, b: &Place) -> Ordering {
+    let steps = a.0.iter().zip(&b.0).map(|(a, b)| compare_steps(a, b));
+    steps.fold(Ordering::Equal, Ordering::then).then(a.0.len().cmp(&b.0.len()))
+}
+
+pub(super) fn compare_steps(a: &PlaceStep, b: &PlaceStep) -> Ordering {
+    match (a, b) {
+        (PlaceStep::Element(a), PlaceStep::Element(b)) => a.cmp(b),
+        _ => a.name().cmp(&b.name()),
+    }
+}
+
+impl PlaceStep {
+    pub(super) fn name(&self) -> Option<&str> {
+        match self {
+            Self::Name(name) | Self::Member(name, _) => Some(name),
+            Self::Element(_) => None,
+        }
+    }
+}
+
 type Take<'a> = &'a mut dyn FnMut(Record) -> Result<(), Quarantine>;
 
 /// Takes each record of a document, in order; members of an object in the order of their names.
 pub(super) fn each(document: &Json, steps: &[RecordStep], take: Take<'_>) -> Result<(), Quarantine> {
     let around = Around { index: None, key: None, parent: None, owner: document };
     walk(document, steps, &around, &mut Place::default(), take)
+}
+
+/// The same of a part of a document, `place` in it, that only `steps` are left of.
+pub(super) fn below(
+    part: &Json,
+    place: &Place,
+    steps: &[RecordStep],
+    take: Take<'_>,
+) -> Result<(), Quarantine> {
+    let found = place.0.iter().rev().find(|step| !matches!(step, PlaceStep::Name(_)));
+    let around = match found {
+        Some(PlaceStep::Element(at)) => Around { index: Some(*at), key: None, parent: None, owner: part },
+        Some(step) => Around { index: None, key: step.name(), parent: None, owner: part },
+        None => Around { index: None, key: None, parent: None, owner: part },
+    };
+    walk(part, steps, &around, &mut place.clone(), take)
 }
 
 struct Around<'a> {
@@ -118,14 +157,19 @@ fn walk(
             }
             Ok(())
         }
-        (Some((RecordStep::Each, _)), _) => Err(Quarantine::new(
-            Reason::Shape,
-            "the plan looks for records in it, and it is neither a list nor an object",
-        )
-        .of_record(place)),
-        (Some((RecordStep::Name(name), _)), _) => {
-            let detail = format!("the plan looks for records under `{name}`, and it is not an object");
-            Err(Quarantine::new(Reason::Shape, detail).of_record(place))
-        }
+        (Some((step, _)), _) => Err(misses(step, place)),
     }
+}
+
+/// A step that does not fit what is in its place.
+pub(super) fn misses(step: &RecordStep, place: &Place) -> Quarantine {
+    let detail = match step {
+        RecordStep::Each => {
+            "the plan looks for records in it, and it is neither a list nor an object".to_owned()
+        }
+        RecordStep::Name(name) => {
+            format!("the plan looks for records under `{name}`, and it is not an object")
+        }
+    };
+    Quarantine::new(Reason::Shape, detail).of_record(place)
 }

@@ -16,7 +16,7 @@ use super::{BlobFacts, Entity, MappedItem, Mapper, Origin};
 use crate::plan::template::{Evaluated, RenderError, Scope, TemplateId};
 
 /// The mapping of one blob, on its way.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     mapper: &'a Mapper,
     pathname: &'a str,
     now: Timestamp,
@@ -59,7 +59,7 @@ pub(super) fn explain(
 }
 
 impl<'a> Run<'a> {
-    fn new(
+    pub(super) fn new(
         mapper: &'a Mapper,
         entity: &Entity,
         blob: BlobFacts<'a>,
@@ -119,7 +119,7 @@ impl Run<'_> {
         }
     }
 
-    fn record(&mut self, rules: &[ItemRule], record: Record) -> Result<(), Quarantine> {
+    pub(super) fn record(&mut self, rules: &[ItemRule], record: Record) -> Result<(), Quarantine> {
         self.records_count += 1;
         let record = Arc::new(record);
         let blob = Arc::clone(&self.blob);
@@ -198,29 +198,40 @@ impl Run<'_> {
     /// All items, each with a key of its own.
     fn finish(self) -> Result<Vec<MappedItem>, Quarantine> {
         if self.items.is_empty() {
-            let detail =
-                if self.records_count == 0 { "it has no record" } else { "no item's condition holds" };
-            return Err(Quarantine::new(Reason::NoItem, detail));
+            return Err(self.no_item());
         }
         let mut owners = HashMap::with_capacity(self.items.len());
         for item in &self.items {
             if let Some(other) = owners.insert(&item.key, item) {
-                return Err(Quarantine::new(Reason::DuplicateKey, same_key(&other.origin, &item.origin)));
+                return Err(same_key(&other.origin, &item.origin));
             }
         }
         Ok(self.items)
     }
+
+    /// The items that were made so far, which it then forgets.
+    pub(super) fn take(&mut self) -> Vec<MappedItem> {
+        std::mem::take(&mut self.items)
+    }
+
+    /// Why there is no item at all.
+    pub(super) fn no_item(&self) -> Quarantine {
+        let detail = if self.records_count == 0 { "it has no record" } else { "no item's condition holds" };
+        Quarantine::new(Reason::NoItem, detail)
+    }
 }
 
-fn same_key(first: &Origin, second: &Origin) -> String {
+/// Two items of one blob have the same key.
+pub(super) fn same_key(first: &Origin, second: &Origin) -> Quarantine {
     let (a, b) = (first.rule + 1, second.rule + 1);
-    match (first.place == second.place, a == b) {
+    let detail = match (first.place == second.place, a == b) {
         (true, _) => format!("items {a} and {b} of `{}` have the same key", first.place),
         (false, true) => format!("`{}` and `{}` have the same key", first.place, second.place),
         (false, false) => {
             format!("item {a} of `{}` and item {b} of `{}` have the same key", first.place, second.place)
         }
-    }
+    };
+    Quarantine::new(Reason::DuplicateKey, detail)
 }
 
 fn failed(key: &str, error: RenderError) -> Quarantine {

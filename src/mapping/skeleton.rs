@@ -1,5 +1,6 @@
 //! A document without its records, and the way back: from the items of a blob to its document.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,12 +9,13 @@ use serde::{Deserialize, Serialize};
 
 use super::document::Document;
 use super::item::{ItemRule, SOURCE_ATTRIBUTE};
-use super::json::{Json, Reading};
-use super::large::unpack;
+use super::json::{Json, Reading, quoted};
+use super::large::{self, unpack};
 use super::marks::unmarked;
-use super::records::PlaceStep;
+use super::outline::{Halt, Rest};
+use super::records::{Place, PlaceStep, compare, compare_steps};
 use super::{Entity, EntityId, MappedItem, Mapper};
-use crate::plan::{BodyPlacement, Duplicates};
+use crate::plan::{BodyPlacement, Decode, Duplicates};
 use crate::value::{Item, Value};
 
 /// The document of a blob with its records emptied: what of it is in no item, and which item has each record.
@@ -21,11 +23,11 @@ use crate::value::{Item, Value};
 /// Stored with the blob's anchor; its form is JSON.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Skeleton(Part);
+pub struct Skeleton(pub(super) Part);
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-enum Part {
+pub(super) enum Part {
     /// JSON text that no item has.
     Text(String),
     /// A record: the number of its rule, the place of its item in the order of the mapping.
@@ -39,6 +41,12 @@ enum Part {
 }
 
 impl Skeleton {
+    /// How many bytes of the document are in no item.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        self.0.text_bytes()
+    }
+
     /// Whether it is nothing but one record: the whole document is in one item.
     #[must_use]
     pub fn is_whole(&self) -> bool {
@@ -46,52 +54,64 @@ impl Skeleton {
     }
 }
 
+/// How a list is written in JSON.
+const JSON: [&str; 3] = ["[", ",", "]"];
+/// How a list of documents is written in NDJSON.
+const LINES: [&str; 3] = ["", "\n", "\n"];
+
+/// A piece of a document's JSON text.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text.
+    Text(Cow<'a, str>),
+    /// A record.
+    Record {
+        /// The number of its rule.
+        rule: usize,
+        /// The number of its item.
+        item: usize,
+    },
+}
+
 /// A record that an item has.
-struct Held<'a> {
-    place: &'a [PlaceStep],
+pub(super) struct Held<'a> {
+    pub(super) place: &'a Place,
     is_grouped: bool,
     rule: usize,
     item: usize,
 }
 
-impl Held<'_> {
+impl<'a> Held<'a> {
+    /// Of an item that is the blob's alone.
+    pub(super) const fn of(place: &'a Place, rule: usize, item: usize) -> Self {
+        Self { place, is_grouped: false, rule, item }
+    }
+
+    pub(super) const fn part(&self) -> Part {
+        Part::Record(self.rule, self.item)
+    }
+
     /// Records in the order of the document; what is around others first; an item of its own before one
     /// that it shares with other blobs.
-    fn order(&self, other: &Self) -> Ordering {
-        let steps = self.place.iter().zip(other.place).map(|(a, b)| compare(a, b));
-        let place = steps.fold(Ordering::Equal, Ordering::then);
-        place
-            .then(self.place.len().cmp(&other.place.len()))
+    pub(super) fn order(&self, other: &Self) -> Ordering {
+        compare(self.place, other.place)
             .then((self.is_grouped, self.item).cmp(&(other.is_grouped, other.item)))
     }
 }
 
-fn compare(a: &PlaceStep, b: &PlaceStep) -> Ordering {
-    match (a, b) {
-        (PlaceStep::Element(a), PlaceStep::Element(b)) => a.cmp(b),
-        _ => name(a).cmp(&name(b)),
-    }
-}
-
-fn name(step: &PlaceStep) -> Option<&str> {
-    match step {
-        PlaceStep::Name(name) | PlaceStep::Member(name, _) => Some(name),
-        PlaceStep::Element(_) => None,
-    }
-}
-
 /// `held` are the records in and below `json`, in order. The recursion is bounded by the steps of a place.
-fn empty(json: &Json, held: &[Held<'_>], depth: usize) -> Part {
+pub(super) fn empty(json: &Json, held: &[Held<'_>], depth: usize) -> Part {
     let Some(first) = held.first() else { return Part::Text(json.to_string()) };
-    if first.place.len() == depth {
-        return Part::Record(first.rule, first.item);
+    if first.place.0.len() == depth {
+        return first.part();
     }
-    let mut below = held.chunk_by(|a, b| compare(&a.place[depth], &b.place[depth]).is_eq()).peekable();
+    let mut below =
+        held.chunk_by(|a, b| compare_steps(&a.place.0[depth], &b.place.0[depth]).is_eq()).peekable();
     match json {
         Json::Array(list) => {
             let mut parts = Vec::new();
             for (index, json) in list.iter().enumerate() {
-                let held = below.next_if(|held| held[0].place[depth] == PlaceStep::Element(index));
+                let held = below.next_if(|held| held[0].place.0[depth] == PlaceStep::Element(index));
                 push(&mut parts, empty(json, held.unwrap_or_default(), depth + 1));
             }
             Part::List(parts)
@@ -99,12 +119,86 @@ fn empty(json: &Json, held: &[Held<'_>], depth: usize) -> Part {
         Json::Object(members) => {
             let mut parts = BTreeMap::new();
             for (member, json) in members.iter() {
-                let held = below.next_if(|held| name(&held[0].place[depth]) == Some(member));
+                let held = below.next_if(|held| held[0].place.0[depth].name() == Some(member));
                 parts.insert(member.clone(), empty(json, held.unwrap_or_default(), depth + 1));
             }
             Part::Object(parts)
         }
         _ => Part::Text(json.to_string()),
+    }
+}
+
+/// The skeleton of a long document: what is around its units, and the next one's part each time it is asked.
+pub(super) fn around(rest: &Rest, unit: &mut dyn FnMut() -> Result<Part, Halt>) -> Result<Part, Halt> {
+    Ok(match rest {
+        Rest::Text(text) => Part::Text(text.clone()),
+        Rest::Units(_) => unit()?,
+        Rest::List(list) => {
+            let mut parts = Vec::new();
+            for rest in list {
+                let count = if let Rest::Units(count) = rest { *count } else { 1 };
+                for _ in 0..count {
+                    push(&mut parts, around(rest, unit)?);
+                }
+            }
+            Part::List(parts)
+        }
+        Rest::Object(members) => {
+            let members = members.iter().map(|(name, rest)| Ok((name.clone(), around(rest, unit)?)));
+            Part::Object(members.collect::<Result<_, Halt>>()?)
+        }
+    })
+}
+
+impl Part {
+    /// A list stands between the first and the last of `signs`, the second one between its elements; within
+    /// an element, all lists are JSON's.
+    fn pieces<'a>(&'a self, signs: [&'static str; 3], pieces: &mut Vec<Piece<'a>>) {
+        let text = |text: &'a str| Piece::Text(Cow::Borrowed(text));
+        match self {
+            Self::Text(own) => pieces.push(text(own)),
+            Self::Record(rule, item) => pieces.push(Piece::Record { rule: *rule, item: *item }),
+            Self::Records { rule, first, step, count } => {
+                for number in 0..*count {
+                    if number > 0 {
+                        pieces.push(text(signs[1]));
+                    }
+                    // What overflows is no number of an item, as its reader will find.
+                    let item = first.saturating_add(step.saturating_mul(number));
+                    pieces.push(Piece::Record { rule: *rule, item });
+                }
+            }
+            Self::List(parts) => {
+                pieces.push(text(signs[0]));
+                for (number, part) in parts.iter().enumerate() {
+                    if number > 0 {
+                        pieces.push(text(signs[1]));
+                    }
+                    let within = if matches!(part, Self::Records { .. }) { signs } else { JSON };
+                    part.pieces(within, pieces);
+                }
+                pieces.push(text(signs[2]));
+            }
+            Self::Object(members) => {
+                pieces.push(text("{"));
+                for (number, (name, part)) in members.iter().enumerate() {
+                    let comma = if number > 0 { "," } else { "" };
+                    pieces.push(Piece::Text(Cow::Owned(format!("{comma}{}:", quoted(name)))));
+                    part.pieces(JSON, pieces);
+                }
+                pieces.push(text("}"));
+            }
+        }
+    }
+
+    /// How many bytes of text it holds.
+    pub(super) fn text_bytes(&self) -> usize {
+        match self {
+            Self::Text(text) => text.len(),
+            Self::Record(..) | Self::Records { .. } => 0,
+            Self::List(parts) => parts.iter().map(Self::text_bytes).sum(),
+            Self::Object(members) => members.values().map(Self::text_bytes).sum(),
+        }
     }
 }
 
@@ -140,7 +234,7 @@ impl Mapper {
         });
         let mut held: Vec<Held<'_>> = held
             .map(|(at, item)| Held {
-                place: &item.origin.place.0,
+                place: &item.origin.place,
                 is_grouped: item.group.is_some(),
                 rule: item.origin.rule,
                 item: at,
@@ -151,6 +245,33 @@ impl Mapper {
             (Document::Json(json), _) => Skeleton(empty(json, &held, 0)),
             (Document::Bytes(_), Some(held)) => Skeleton(Part::Record(held.rule, held.item)),
             (Document::Bytes(_), None) => Skeleton(Part::Text(String::new())),
+        }
+    }
+
+    /// What the body of a blob is put together from, in its order.
+    #[must_use]
+    pub fn pieces<'a>(&self, entity: EntityId, skeleton: &'a Skeleton) -> Vec<Piece<'a>> {
+        let lines = self.entities[entity.0].decode == Decode::Ndjson;
+        let mut pieces = Vec::new();
+        skeleton.0.pieces(if lines { LINES } else { JSON }, &mut pieces);
+        pieces
+    }
+
+    /// How many items before an item hold parts of its record.
+    #[must_use]
+    pub fn part_count(&self, entity: EntityId, rule: usize, item: &Item) -> usize {
+        let rule = self.entities[entity.0].items.get(rule);
+        rule.map_or(0, |rule| large::part_count(rule, item))
+    }
+
+    /// The record of an item, which is the last of `items`, behind those with parts of it. None where something
+    /// is missing, or the record is no JSON.
+    #[must_use]
+    pub fn record(&self, entity: EntityId, rule: usize, items: &[&Item]) -> Option<Json> {
+        let entity = &self.entities[entity.0];
+        match entity.items.get(rule)?.record_of(items, items.len().checked_sub(1)?, entity.levels_max)? {
+            Document::Json(json) => Some(json),
+            Document::Bytes(_) => None,
         }
     }
 

@@ -2,6 +2,7 @@ mod decode;
 mod policies;
 mod property;
 mod records;
+mod streaming;
 
 use super::*;
 use crate::value::{ITEM_BYTES_MAX, Value, item_bytes};

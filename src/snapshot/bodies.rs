@@ -11,14 +11,14 @@ use super::export::{Export, OPERATION};
 use super::file::Snapshot;
 use super::rows::{HeldBody, Outcome};
 use super::run::Wanted;
+use crate::blob::spool::MEMORY_BYTES_MAX;
 use crate::blob::{Fetched, Fetcher, Pathname};
-use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// How many missing bodies are looked up in the snapshot at once.
 const WANTED_PAGE: u32 = 1000;
-/// How much of bodies is in memory at most, in KiB, unless a single one is larger.
-const IN_FLIGHT_KIB: u32 = 64 * 1024;
+/// How much of bodies is in memory at most, in KiB.
+const IN_FLIGHT_KIB: u32 = 32 * 1024;
 /// How often a blob that changes while it is fetched is followed.
 const CHANGES_MAX: u32 = 5;
 /// How long requests that are under way may take to end after an interruption.
@@ -76,7 +76,8 @@ async fn fetch(
     halt: CancellationToken,
 ) -> Result<Fetch> {
     let wanted = wanted?;
-    let kib = u32::try_from(wanted.size / 1024 + 1).unwrap_or(IN_FLIGHT_KIB).min(IN_FLIGHT_KIB);
+    // A longer one is in a file.
+    let kib = u32::try_from(wanted.size.min(MEMORY_BYTES_MAX) / 1024 + 1).unwrap_or(IN_FLIGHT_KIB);
     let permit = in_flight
         .acquire_many_owned(kib)
         .await
@@ -103,15 +104,15 @@ async fn version(fetcher: &Fetcher, wanted: Wanted) -> Result<Outcome> {
     let Wanted { pathname, mut version, mut size } = wanted;
     for _ in 0..CHANGES_MAX {
         match fetcher.fetch(&pathname, &version.etag, size).await {
-            Ok(Fetched::Body { bytes, content_type, cache_control }) => {
-                let body = HeldBody {
+            Ok(Fetched::Body { body, content_type, cache_control }) => {
+                let held = Box::new(HeldBody {
                     etag: version.etag.clone(),
                     size,
-                    sha256: Digest::of(&bytes),
+                    sha256: body.sha256(),
                     content_type,
                     cache_control,
-                };
-                return Ok(Outcome::Body { version, body, bytes });
+                });
+                return Ok(Outcome::Body { version, held, body });
             }
             Ok(Fetched::Gone) => return Ok(Outcome::Gone),
             Ok(Fetched::Changed(head)) => {

@@ -18,6 +18,7 @@ use super::session::Session;
 use crate::blob::client::{Limit, Meter, Operations};
 use crate::blob::{BlobStore, ListPage, ListRequest, Pathname};
 use crate::clock::Clock;
+use crate::converge::LONG_BODY_BYTES_MAX;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::mapping::Mapper;
@@ -59,7 +60,7 @@ pub struct ExportOptions {
 
 impl Default for ExportOptions {
     fn default() -> Self {
-        Self { concurrency: 32, max_operations: None, body_bytes_max: 256 << 20 }
+        Self { concurrency: 32, max_operations: None, body_bytes_max: LONG_BODY_BYTES_MAX }
     }
 }
 

@@ -1,17 +1,18 @@
 //! The rows of blobs and bodies: what was listed, what is held, what failed.
 
 use std::fmt;
+use std::io::Read as _;
 use std::str::FromStr;
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use jiff::Timestamp;
 use rusqlite::types::Type;
 use rusqlite::{OptionalExtension as _, Row, Transaction, params};
 use serde::{Deserialize, Serialize};
 
 use super::file::Snapshot;
-use crate::blob::{ETag, Pathname, Version};
+use crate::blob::spool::{MEMORY_BYTES_MAX, Spool, unwritten};
+use crate::blob::{ETag, Pathname, Spooled, Version};
 use crate::converge::{Bodies, SavedBody};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
@@ -115,7 +116,7 @@ pub struct HeldBody {
 #[derive(Debug)]
 pub(super) enum Outcome {
     /// Its body was read and verified.
-    Body { version: Version, body: HeldBody, bytes: Bytes },
+    Body { version: Version, held: Box<HeldBody>, body: Spooled },
     /// It is not there any more.
     Gone,
     /// It could not be read.
@@ -128,11 +129,11 @@ impl Snapshot {
     ///
     /// # Errors
     /// `Corrupt` where the bytes in the file are not the ones that were written.
-    pub async fn body(&self, pathname: &Pathname, etag: &ETag) -> Result<Option<Bytes>> {
-        Ok(self.held_body(pathname, etag).await?.map(|(_, bytes)| bytes))
+    pub async fn body(&self, pathname: &Pathname, etag: &ETag) -> Result<Option<Spooled>> {
+        Ok(self.held_body(pathname, etag).await?.map(|(_, body)| body))
     }
 
-    async fn held_body(&self, pathname: &Pathname, etag: &ETag) -> Result<Option<(HeldBody, Bytes)>> {
+    async fn held_body(&self, pathname: &Pathname, etag: &ETag) -> Result<Option<(HeldBody, Spooled)>> {
         let (name, etag) = (pathname.as_str().to_owned(), etag.as_str().to_owned());
         let found = self
             .with("read a body", move |connection| {
@@ -144,18 +145,23 @@ impl Snapshot {
                     .query_row([&name, &etag], |row| Ok((held_body(row, 0)?, row.get::<_, i64>(5)?)))
                     .optional()?;
                 let Some((Some(held), id)) = facts else { return Ok(None) };
-                let chunks = connection
-                    .prepare_cached("SELECT data FROM chunks WHERE blob = ?1 ORDER BY number")?
-                    .query_map([id], |row| row.get::<_, Vec<u8>>(0))?
-                    .collect::<rusqlite::Result<Vec<_>>>()?;
-                Ok(Some((held, unpack(&chunks))))
+                let mut chunks =
+                    connection.prepare_cached("SELECT data FROM chunks WHERE blob = ?1 ORDER BY number")?;
+                let mut rows = chunks.query([id])?;
+                let mut spool = Spool::new(MEMORY_BYTES_MAX);
+                while let Some(row) = rows.next()? {
+                    let chunk = zstd::bulk::decompress(row.get_ref(0)?.as_blob()?, CHUNK_BYTES);
+                    if let Err(error) = chunk.and_then(|chunk| spool.push(&chunk)) {
+                        return Ok(Some((held, Err(error))));
+                    }
+                }
+                Ok(Some((held, Ok(spool.finish()))))
             })
             .await?;
-        let Some((held, bytes)) = found else { return Ok(None) };
-        match bytes {
-            Ok(bytes) if bytes.len() as u64 == held.size && Digest::of(&bytes) == held.sha256 => {
-                Ok(Some((held, bytes.into())))
-            }
+        let Some((held, body)) = found else { return Ok(None) };
+        match body {
+            Ok(body) if body.length() == held.size && body.sha256() == held.sha256 => Ok(Some((held, body))),
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(unwritten(error)),
             Ok(_) => Err(self.damaged(format!("the body of {pathname} is not the one that was saved"))),
             Err(error) => {
                 Err(self.damaged(format!("the body of {pathname} can't be unpacked")).source(error))
@@ -207,8 +213,8 @@ impl Snapshot {
 #[async_trait]
 impl Bodies for Snapshot {
     async fn body(&self, pathname: &Pathname, etag: &ETag) -> Result<Option<SavedBody>> {
-        Ok(self.held_body(pathname, etag).await?.map(|(held, bytes)| SavedBody {
-            bytes,
+        Ok(self.held_body(pathname, etag).await?.map(|(held, body)| SavedBody {
+            body,
             content_type: held.content_type,
             cache_control: held.cache_control,
         }))
@@ -254,14 +260,6 @@ where
     })
 }
 
-fn unpack(chunks: &[Vec<u8>]) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for chunk in chunks {
-        bytes.extend(zstd::bulk::decompress(chunk, CHUNK_BYTES)?);
-    }
-    Ok(bytes)
-}
-
 /// Records what came of one blob of a run.
 pub(super) fn record(
     transaction: &Transaction<'_>,
@@ -272,8 +270,8 @@ pub(super) fn record(
 ) -> rusqlite::Result<()> {
     let pathname = pathname.as_str();
     match outcome {
-        Outcome::Body { version, body, bytes } => {
-            save_body(transaction, pathname, version, body, bytes)?;
+        Outcome::Body { version, held, body } => {
+            save_body(transaction, pathname, version, held, body)?;
         }
         Outcome::Gone => {
             transaction
@@ -297,8 +295,8 @@ fn save_body(
     transaction: &Transaction<'_>,
     pathname: &str,
     version: &Version,
-    body: &HeldBody,
-    bytes: &Bytes,
+    held: &HeldBody,
+    body: &Spooled,
 ) -> rusqlite::Result<()> {
     let id: i64 = transaction
         .prepare_cached(
@@ -311,20 +309,26 @@ fn save_body(
                 pathname,
                 version.etag.as_str(),
                 version.uploaded_at.to_string(),
-                body.size,
-                body.etag.as_str(),
-                body.sha256.to_string(),
-                body.content_type,
-                body.cache_control,
+                held.size,
+                held.etag.as_str(),
+                held.sha256.to_string(),
+                held.content_type,
+                held.cache_control,
             ],
             |row| row.get(0),
         )?;
     transaction.prepare_cached("DELETE FROM chunks WHERE blob = ?1")?.execute([id])?;
     let mut insert =
         transaction.prepare_cached("INSERT INTO chunks (blob, number, data) VALUES (?1, ?2, ?3)")?;
-    for (number, chunk) in bytes.chunks(CHUNK_BYTES).enumerate() {
-        let packed = zstd::bulk::compress(chunk, COMPRESSION_LEVEL)
-            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(error.into()))?;
+    let unread = |error: std::io::Error| rusqlite::Error::ToSqlConversionFailure(error.into());
+    let mut reader = body.reader();
+    let mut chunk = Vec::new();
+    for number in 0.. {
+        chunk.clear();
+        if reader.by_ref().take(CHUNK_BYTES as u64).read_to_end(&mut chunk).map_err(unread)? == 0 {
+            break;
+        }
+        let packed = zstd::bulk::compress(&chunk, COMPRESSION_LEVEL).map_err(unread)?;
         insert.execute(params![id, number, packed])?;
     }
     Ok(())

@@ -89,7 +89,7 @@ impl<'a> Session<'a> {
                             if bodies::is_stores_failure(&outcome) { failed_in_a_row + 1 } else { 0 };
                         if let Outcome::Body { body, .. } = &outcome {
                             fetched += 1;
-                            bytes += body.size;
+                            bytes += body.length();
                         }
                         outcomes.push((pathname, outcome));
                         permits.push(permit);

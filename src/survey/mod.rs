@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::names::{Asset, Family, Names};
 use self::shape::Shape;
+use crate::blob::spool::unwritten;
 use crate::blob::{BlobStore, ListRequest};
 use crate::blob::{Fetched, Fetcher};
 use crate::error::{Error, ErrorKind, Result};
@@ -119,7 +120,7 @@ impl Survey {
             for blob in &found.family.samples {
                 let fetch = self.fetcher.fetch(&blob.pathname, &blob.etag, blob.size);
                 match cancel.run_until_cancelled(fetch).await.unwrap_or_else(interrupted) {
-                    Ok(Fetched::Body { bytes, .. }) => found.shape.see(&bytes),
+                    Ok(Fetched::Body { body, .. }) => found.shape.see(&body.bytes().map_err(unwritten)?),
                     // What changes or goes meanwhile is one body less to look at.
                     Ok(Fetched::Changed(_) | Fetched::Gone) => {}
                     Err(error) if error.kind().is_of_one_key() => {

@@ -130,7 +130,7 @@ fn contents(pair: &Pair, anchor: &Anchor, rules: Rules<'_>) -> Vec<Drift> {
     let expected: BTreeMap<&Key, &MappedItem> =
         pair.expected.iter().flatten().flatten().map(|mapped| (&mapped.key, mapped)).collect();
     if let Some(items) = &pair.items {
-        for key in &anchor.items {
+        for key in anchor.items.iter() {
             let expected = expected.get(key).map(|mapped| &mapped.item);
             drift.extend(item(pair, anchor.items_rev.as_ref(), key, items.get(key), expected, rules));
         }
@@ -205,7 +205,7 @@ fn shared(pair: &Pair, member: &GroupRef, expected: Option<&Item>, rules: Rules<
 }
 
 /// One item that the anchor names, and the rev that it must bear.
-fn item(
+pub(super) fn item(
     pair: &Pair,
     rev: Option<&Rev>,
     key: &Key,
@@ -346,7 +346,7 @@ impl Pair {
         }
     }
 
-    fn item_drift(&self, kind: DriftKind, key: &Key, detail: &str) -> Drift {
+    pub(super) fn item_drift(&self, kind: DriftKind, key: &Key, detail: &str) -> Drift {
         Drift { key: Some(key.clone()), ..self.drift(kind, detail) }
     }
 }

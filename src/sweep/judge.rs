@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::compare::{Groups, Pair, Rules, compare};
 use super::drift::{Drift, DriftKind};
+use super::long::Judged;
 use super::run::{Level, Sweep};
 use crate::blob::{ListedBlob, Pathname};
-use crate::converge::{SavedBody, owner, source_rev};
+use crate::converge::{Reading, owner, source_rev};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::mapping::{BlobFacts, EntityId, MappedItem, Rule};
@@ -20,7 +21,7 @@ const LOOKS: u32 = 5;
 
 impl Sweep<'_> {
     /// Judges a pathname: anchor, source, items, anchor; again while the anchor moves.
-    pub(super) async fn judge(&self, pathname: &Pathname) -> Result<Vec<Drift>> {
+    pub(super) async fn judge(&self, pathname: &Pathname) -> Result<Judged> {
         let entity = match self.converger.mapper.rule(pathname) {
             Rule::Entity(entity) => Some(entity),
             _ => None,
@@ -36,50 +37,55 @@ impl Sweep<'_> {
                 None => None,
             };
             last = Pair::bare(pathname.clone(), anchor.clone(), blob.clone());
-            let pair = match self.look(pathname, entity, anchor, blob).await {
-                Ok(Some(pair)) => pair,
+            let judged = match self.look(pathname, entity, anchor, blob).await {
+                Ok(Some(judged)) => judged,
                 Ok(None) => continue,
                 Err(error) if error.kind().is_of_one_key() => {
-                    return Ok(vec![last.drift(DriftKind::Unverified, &error.to_string())]);
+                    return Ok(vec![last.drift(DriftKind::Unverified, &error.to_string())].into());
                 }
                 Err(error) => return Err(error),
             };
             let after = self.converger.control.anchor(pathname).await?;
-            if after.map(|anchor| anchor.rev) == pair.anchor.as_ref().map(|anchor| anchor.rev.clone()) {
-                return Ok(compare(&pair, self.rules()));
+            if rev(after.as_ref()) == rev(last.anchor.as_ref()) {
+                return Ok(judged);
             }
         }
-        Ok(vec![last.drift(DriftKind::Unverified, "it did not hold still while it was judged")])
+        Ok(vec![last.drift(DriftKind::Unverified, "it did not hold still while it was judged")].into())
     }
 
-    /// Everything of one pathname. None where the source holds another version by now.
+    /// Compares everything of one pathname. None where the source holds another version by now.
     async fn look(
         &self,
         pathname: &Pathname,
         entity: Option<EntityId>,
         anchor: Option<Anchor>,
         blob: Option<ListedBlob>,
-    ) -> Result<Option<Pair>> {
+    ) -> Result<Option<Judged>> {
         let mut pair = Pair::bare(pathname.clone(), anchor, blob);
         pair.mapping = entity.map(|entity| self.converger.mapper.digest(entity));
         if let (Some(entity), Some(blob)) = (entity, &pair.blob) {
             let Some(body) = self.converger.fetch(blob).await? else { return Ok(None) };
             let blob = blob.clone();
-            self.expect(&mut pair, entity, &blob, &body);
+            let name = (&blob.pathname, blob.uploaded_at);
+            match Reading::of(&self.converger.mapper, entity, name, &body.body).await? {
+                Reading::Whole(bytes) => self.expect(&mut pair, entity, &blob, &bytes),
+                Reading::Quarantined(quarantine) => pair.expected = Some(Err(quarantine)),
+                Reading::Long(long) => return self.judge_long(pair, entity, &long).await.map(Some),
+            }
         }
         let mut pairs = [pair];
         self.load(&mut pairs).await?;
         let [pair] = pairs;
-        Ok(Some(pair))
+        Ok(Some(compare(&pair, self.rules()).into()))
     }
 
     /// Adds what a body holds and maps to.
-    pub(super) fn expect(&self, pair: &mut Pair, entity: EntityId, blob: &ListedBlob, body: &SavedBody) {
+    pub(super) fn expect(&self, pair: &mut Pair, entity: EntityId, blob: &ListedBlob, body: &[u8]) {
         let mapper = &self.converger.mapper;
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
-        pair.document = mapper.decode(entity, &body.bytes).ok();
+        pair.document = mapper.decode(entity, body).ok();
         // A TTL that has passed since is no reason for a quarantine now: the comparison allows for it.
-        pair.expected = Some(mapper.map(entity, facts, &body.bytes, blob.uploaded_at));
+        pair.expected = Some(mapper.map(entity, facts, body, blob.uploaded_at));
     }
 
     /// Reads the items of pairs, and at the content level their retained bodies.

@@ -10,6 +10,7 @@ pub mod compare;
 pub mod drift;
 mod judge;
 mod ledger;
+mod long;
 mod repair;
 mod report;
 mod run;

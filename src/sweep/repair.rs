@@ -19,7 +19,7 @@ impl Sweep<'_> {
             Err(error) if error.kind().is_of_one_key() => Some(error),
             Err(error) => return Err(error),
         };
-        let mut left = self.judge(pathname).await?;
+        let mut left = self.judge(pathname).await?.drift;
         if let Some(failure) = failure {
             left.iter_mut()
                 .for_each(|drift| drift.detail = format!("{}; not repaired: {failure}", drift.detail));

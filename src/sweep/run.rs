@@ -11,11 +11,12 @@ use tokio_util::sync::CancellationToken;
 use super::compare::{Pair, compare};
 use super::drift::Drift;
 use super::ledger::{Claim, Ledger};
+use super::long::Judged;
 use super::report::SweepReport;
 use super::self_test;
 use super::walk::Walk;
 use crate::blob::Pathname;
-use crate::converge::{Converger, Seen, owner, source_rev};
+use crate::converge::{Converger, SOURCE, Seen, owner, source_rev};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
 use crate::mapping::Rule;
@@ -173,15 +174,19 @@ impl Sweep<'_> {
         ledger.judged(&equal)
     }
 
-    /// What was seen of a pathname, with what its body maps to at the content level. None where the
-    /// source holds another version by now, or where its content can't be read.
+    /// What was seen of a pathname, with what its body maps to at the content level. None where it has to be
+    /// judged singly: the source holds another version by now, its content can't be read, or is long.
     async fn pair(&self, seen: &Seen) -> Result<Option<Pair>> {
         let mut pair = Pair::bare(seen.pathname.clone(), seen.anchor.clone(), seen.blob.clone());
         let Rule::Entity(entity) = self.converger.mapper.rule(&seen.pathname) else { return Ok(Some(pair)) };
         pair.mapping = Some(self.converger.mapper.digest(entity));
         if let (Level::Content, Some(blob)) = (self.level, &seen.blob) {
             match self.converger.fetch(blob).await {
-                Ok(Some(body)) => self.expect(&mut pair, entity, blob, &body),
+                Ok(Some(body)) => match body.body.in_memory() {
+                    Some(bytes) => self.expect(&mut pair, entity, blob, bytes),
+                    // A long one is judged singly.
+                    None => return Ok(None),
+                },
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind().is_of_one_key() => return Ok(None),
                 Err(error) => return Err(error),
@@ -236,8 +241,10 @@ impl Sweep<'_> {
         cancel: &CancellationToken,
     ) -> Result<()> {
         events.report(Event::Started { task: Task::Scan, total: None });
-        let mut segments: Vec<Scan> =
-            (0..SEGMENTS).map(|segment| Scan { segment, segments: SEGMENTS, after: None }).collect();
+        let only = vec![self.target.partition_key.clone(), self.target.sort_key.clone(), SOURCE.to_owned()];
+        let mut segments: Vec<Scan> = (0..SEGMENTS)
+            .map(|segment| Scan { only: only.clone(), ..Scan::share(segment, SEGMENTS) })
+            .collect();
         while !segments.is_empty() {
             interrupted(cancel)?;
             let store = self.converger.control.store();
@@ -302,15 +309,17 @@ impl Sweep<'_> {
             let mut judged = stream::iter(page)
                 .map(|pathname| async move {
                     interrupted(cancel)?;
-                    let found = self.judge(&pathname).await?;
+                    let Judged { drift: found, planted, found: seen } = self.judge(&pathname).await?;
                     let repairable = found.iter().any(|drift| drift.kind.repairable());
                     let left =
                         if self.repair && repairable { self.repair(&pathname).await? } else { found.clone() };
-                    Ok::<_, Error>((pathname, found, left))
+                    Ok::<_, Error>((pathname, found, left, [planted, seen]))
                 })
                 .buffer_unordered(CONCURRENCY);
             while let Some(judged) = judged.next().await {
-                let (pathname, found, left) = judged?;
+                let (pathname, found, left, [planted, seen]) = judged?;
+                tally.planted += planted;
+                tally.found += seen;
                 if left.iter().any(|drift| drift.kind == super::DriftKind::Unverified) {
                     ledger.unjudged(&pathname)?;
                 } else {

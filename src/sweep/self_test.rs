@@ -112,7 +112,7 @@ mod tests {
         let anchor = Anchor {
             state: AnchorState::Live,
             items_rev: Some(rev.clone()),
-            items: vec![key.clone()],
+            items: vec![key.clone()].into(),
             head: Some(head),
             mapping: Some(sha256),
             ..Anchor::tombstone(pathname.clone(), rev)

@@ -354,7 +354,11 @@ impl TargetStore for MemoryTarget {
                 let first = Digest::of(&key.partition).as_bytes()[0];
                 u32::from(first) % scan.segments.max(1) == scan.segment
             });
-            Ok(State::page(rows, None))
+            let mut page = State::page(rows, None);
+            for item in page.items.iter_mut().filter(|_| !scan.only.is_empty()) {
+                item.retain(|name, _| scan.only.contains(name));
+            }
+            Ok(page)
         })
         .await
     }

@@ -172,6 +172,16 @@ pub struct Scan {
     pub segments: u32,
     /// The key after which to go on.
     pub after: Option<Key>,
+    /// Only these attributes of each item; none for all of them.
+    pub only: Vec<String>,
+}
+
+impl Scan {
+    /// All of a share, each item with all of its attributes.
+    #[must_use]
+    pub const fn share(segment: u32, segments: u32) -> Self {
+        Self { segment, segments, after: None, only: Vec::new() }
+    }
 }
 
 /// What an endpoint says of a table, as far as the plan speaks of it.

@@ -85,7 +85,7 @@ async fn stored(store: &dyn TargetStore, partition: &str, sort: &str) -> Option<
 async fn scan_all(store: &dyn TargetStore, segments: u32) -> Vec<Item> {
     let mut items = Vec::new();
     for segment in 0..segments {
-        let mut scan = Scan { segment, segments, after: None };
+        let mut scan = Scan::share(segment, segments);
         loop {
             let page = store.scan(Table::Data, &scan).await.expect("a page");
             items.extend(page.items);
@@ -151,6 +151,7 @@ macro_rules! target_contract {
             indexes_are_counted,
             provisioning_is_repeatable,
             other_keys_are_not_touched,
+            a_scan_brings_only_what_it_asks_for,
             a_missing_table_is_named,
         ] $($how)*);
     };

@@ -391,10 +391,10 @@ async fn a_stale_body_is_waited_for_until_it_is_the_wanted_one() {
         ..config(&script.origin, Access::Public, &clock)
     };
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
-    let Fetched::Body { bytes, .. } = fetcher.fetch(&name(), &wanted, 3).await.unwrap() else {
+    let Fetched::Body { body, .. } = fetcher.fetch(&name(), &wanted, 3).await.unwrap() else {
         panic!("no body");
     };
-    assert_eq!(bytes, "new");
+    assert_eq!(body.bytes().unwrap(), "new");
     assert!(clock.monotonic() > Duration::from_secs(3), "it waited between the reads");
 }
 
@@ -461,10 +461,10 @@ async fn a_body_that_breaks_off_is_read_again() {
     let clock = clock();
     let config = Config { content_origin: Some(origin.clone()), ..config(&origin, Access::Public, &clock) };
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
-    let Fetched::Body { bytes, .. } = fetcher.fetch(&name(), &wanted, 5).await.unwrap() else {
+    let Fetched::Body { body, .. } = fetcher.fetch(&name(), &wanted, 5).await.unwrap() else {
         panic!("no body");
     };
-    assert_eq!(bytes, "hello");
+    assert_eq!(body.bytes().unwrap(), "hello");
 }
 
 #[tokio::test]

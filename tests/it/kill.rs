@@ -62,7 +62,10 @@ fn saved(source: &Source, file: &Path) -> Saved {
             let etag = blob.version.etag;
             // Whether the bytes can still be read, and are those of the digest.
             let body = snapshot.body(&blob.pathname, &etag).await.unwrap();
-            saved.insert(blob.pathname, (etag, blob.verdict, body.map(Digest::of)));
+            saved.insert(
+                blob.pathname,
+                (etag, blob.verdict, body.map(|body| Digest::of(body.bytes().unwrap()))),
+            );
         }
         (saved, snapshot.manifest().await.unwrap().expect("the export is finished").digest)
     })

@@ -228,7 +228,7 @@ impl Tables<'_> {
         let mut rows = Vec::new();
         let mut after = None;
         loop {
-            let scan = Scan { segment: 0, segments: 1, after };
+            let scan = Scan { after, ..Scan::share(0, 1) };
             let page = self.source.block_on(self.target.scan(table, &scan)).unwrap();
             rows.extend(page.items);
             after = page.next;

@@ -112,7 +112,7 @@ fn json() -> impl Strategy<Value = String> {
 }
 
 /// A document as the entity `several` expects it, as far as its records are objects.
-fn several() -> impl Strategy<Value = String> {
+pub(super) fn several() -> impl Strategy<Value = String> {
     let object = || {
         prop::collection::btree_map("[a-d]", json(), 0..4).prop_map(|members| {
             let members: Vec<_> =
@@ -127,7 +127,7 @@ fn several() -> impl Strategy<Value = String> {
     })
 }
 
-fn bytes() -> impl Strategy<Value = Vec<u8>> {
+pub(super) fn bytes() -> impl Strategy<Value = Vec<u8>> {
     let noise = || prop::collection::vec(any::<u8>(), 0..60);
     prop_oneof![
         1 => noise(),

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Control, GroupRef, KeysRef, Member, names, row};
+use super::{Control, GroupRef, Keys, KeysRef, Member, names, row};
 use crate::blob::{ETag, Pathname, Version};
 use crate::digest::Digest;
 use crate::error::Result;
@@ -28,8 +28,8 @@ pub struct Anchor {
     pub items_rev: Option<Rev>,
     /// The keys of its items, in the order in which the plan makes them. In the row only where it holds
     /// them itself.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub items: Vec<Key>,
+    #[serde(default, skip_serializing_if = "Keys::is_empty")]
+    pub items: Keys,
     /// Where the keys lie that are too many for the row.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pages: Option<KeysRef>,
@@ -39,7 +39,7 @@ pub struct Anchor {
     /// The digest of the entity's rules under which it was mapped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mapping: Option<Digest>,
-    /// The retained body, where it is retained.
+    /// The retained body, or what it is rebuilt from, where it is retained.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<BodyRef>,
     /// The groups that it is a member of.
@@ -92,6 +92,27 @@ pub struct BodyRef {
     pub rev: Rev,
     /// How many parts there are.
     pub parts: u32,
+    /// What they hold.
+    #[serde(default, skip_serializing_if = "BodyForm::is_default")]
+    pub form: BodyForm,
+}
+
+/// What is retained of a body.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BodyForm {
+    /// Its bytes.
+    #[default]
+    Bytes,
+    /// Its [`Skeleton`](crate::mapping::Skeleton): it is longer than [`RETAIN_MAX`](super::RETAIN_MAX), and is put
+    /// together from it and the items.
+    Skeleton,
+}
+
+impl BodyForm {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// What `converge` compares: the blob's version and the rules that map it.
@@ -112,7 +133,7 @@ impl Anchor {
             rev,
             state: AnchorState::Tombstone,
             items_rev: None,
-            items: Vec::new(),
+            items: Keys::default(),
             pages: None,
             head: None,
             mapping: None,
@@ -166,7 +187,7 @@ impl Anchor {
         let condition =
             expected.map_or(Condition::Absent, |rev| Condition::equals(["rev"], Value::s(rev.as_str())));
         let item = match self.pages {
-            Some(_) => row::encode(&self.key(), &Self { items: Vec::new(), ..self.clone() }),
+            Some(_) => row::encode(&self.key(), &Self { items: Keys::default(), ..self.clone() }),
             None => row::encode(&self.key(), self),
         };
         Write::Put { table: Table::Control, item, condition }

@@ -1,11 +1,14 @@
 //! Retained bodies: the bytes of a blob, compressed, in parts that fit an item.
 
+use std::io::{BufReader, Read as _};
+
 use bytes::Bytes;
 
-use super::{Anchor, BodyRef, Control, corrupt, names};
+use super::{Anchor, BodyForm, BodyRef, Control, corrupt, names};
 use crate::blob::Pathname;
 use crate::digest::Digest;
 use crate::error::Result;
+use crate::mapping::Skeleton;
 use crate::protocol::Rev;
 use crate::target::store::{CONTROL_PARTITION_KEY, CONTROL_SORT_KEY, Condition, Table, Write};
 use crate::value::{Item, Key, Value};
@@ -14,6 +17,9 @@ use crate::value::{Item, Key, Value};
 pub const RETAIN_MAX: usize = 4 * 1024 * 1024;
 /// The largest part in bytes; with its keys it stays well under an item's limit.
 const PART_BYTES_MAX: usize = 300 * 1024;
+/// The longest skeleton that is read, unpacked, in bytes. It has the texts that no item has, and some 30 bytes
+/// for each record.
+const SKELETON_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// zstd's own default level: JSON shrinks to a fifth at several hundred MB/s.
 const LEVEL: i32 = 3;
 
@@ -23,6 +29,17 @@ pub fn encode_body(pathname: &Pathname, rev: &Rev, bytes: &[u8]) -> Option<(Body
     if bytes.len() > RETAIN_MAX {
         return None;
     }
+    Some(encode(pathname, rev, BodyForm::Bytes, bytes))
+}
+
+/// The rows that hold the skeleton of a longer body under `rev`, and the reference to them.
+#[must_use]
+pub fn encode_skeleton(pathname: &Pathname, rev: &Rev, skeleton: &Skeleton) -> (BodyRef, Vec<Item>) {
+    let text = serde_json::to_vec(skeleton).expect("invariant: a skeleton can be written as JSON");
+    encode(pathname, rev, BodyForm::Skeleton, &text)
+}
+
+fn encode(pathname: &Pathname, rev: &Rev, form: BodyForm, bytes: &[u8]) -> (BodyRef, Vec<Item>) {
     let packed = zstd::bulk::compress(bytes, LEVEL).expect("invariant: compression into memory succeeds");
     let rows: Vec<Item> = packed
         .chunks(PART_BYTES_MAX)
@@ -37,8 +54,8 @@ pub fn encode_body(pathname: &Pathname, rev: &Rev, bytes: &[u8]) -> Option<(Body
             ])
         })
         .collect();
-    let parts = u32::try_from(rows.len()).expect("invariant: at most 4 MiB in parts of 300 KB");
-    Some((BodyRef { rev: rev.clone(), parts }, rows))
+    let parts = u32::try_from(rows.len()).expect("invariant: what is in memory, in parts of 300 KB");
+    (BodyRef { rev: rev.clone(), parts, form }, rows)
 }
 
 impl Control {
@@ -71,14 +88,14 @@ impl Control {
     }
 
     /// The retained bodies of these anchors, in their order, each checked against the anchor's SHA-256;
-    /// none where none is retained.
+    /// none where its bytes are not retained.
     ///
     /// # Errors
     /// What the store reports. A missing or damaged part is `Err` inside, for that anchor alone.
     pub async fn bodies(&self, anchors: &[&Anchor]) -> Result<Vec<Option<Result<Vec<u8>>>>> {
         let keys: Vec<Key> = anchors
             .iter()
-            .filter_map(|anchor| anchor.body.as_ref().map(|body| (anchor, body)))
+            .filter_map(|anchor| retained(anchor).map(|body| (anchor, body)))
             .flat_map(|(anchor, body)| {
                 (0..body.parts).map(|part| names::body(&anchor.pathname, &body.rev, part))
             })
@@ -87,14 +104,36 @@ impl Control {
         Ok(anchors
             .iter()
             .map(|anchor| {
-                let parts = anchor.body.as_ref()?.parts as usize;
+                let parts = retained(anchor)?.parts as usize;
                 Some(unpack(anchor, &rows.by_ref().take(parts).collect::<Vec<_>>()))
             })
             .collect())
     }
+
+    /// What the body of an anchor is rebuilt from; none where its bytes are retained, or nothing is.
+    ///
+    /// # Errors
+    /// `Corrupt` where a part is missing or damaged; what the store reports.
+    pub async fn skeleton(&self, anchor: &Anchor) -> Result<Option<Skeleton>> {
+        let body = anchor.body.as_ref().filter(|body| body.form == BodyForm::Skeleton);
+        let Some(body) = body else { return Ok(None) };
+        let keys: Vec<Key> =
+            (0..body.parts).map(|part| names::body(&anchor.pathname, &body.rev, part)).collect();
+        let packed = packed(anchor, &self.store.get(Table::Control, &keys).await?)?;
+        let damaged = || corrupt(&anchor.key(), "what its body is rebuilt from can't be unpacked");
+        let reader =
+            zstd::stream::read::Decoder::new(&packed[..]).map_err(|error| damaged().source(error))?;
+        let skeleton = serde_json::from_reader(BufReader::new(reader.take(SKELETON_BYTES_MAX)));
+        skeleton.map(Some).map_err(|error| damaged().source(error))
+    }
 }
 
-fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
+/// Where the bytes of an anchor's body lie.
+fn retained(anchor: &Anchor) -> Option<&BodyRef> {
+    anchor.body.as_ref().filter(|body| body.form == BodyForm::Bytes)
+}
+
+fn packed(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
     let key = anchor.key();
     let mut packed = Vec::new();
     for row in rows {
@@ -102,6 +141,12 @@ fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
         packed
             .extend_from_slice(part.ok_or_else(|| corrupt(&key, "a part of its retained body is missing"))?);
     }
+    Ok(packed)
+}
+
+fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
+    let key = anchor.key();
+    let packed = packed(anchor, rows)?;
     let size = anchor.head.as_ref().and_then(|head| usize::try_from(head.size).ok()).unwrap_or(0);
     let bytes = zstd::bulk::decompress(&packed, size.min(RETAIN_MAX))
         .map_err(|error| corrupt(&key, "its retained body can't be unpacked").source(error))?;

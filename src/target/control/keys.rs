@@ -1,6 +1,8 @@
 //! Pages of item keys: where the keys of a blob's items lie that are too many for its anchor's row.
 
-use serde::{Deserialize, Serialize};
+use std::sync::Arc;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Anchor, Control, corrupt, names, row};
 use crate::blob::Pathname;
@@ -13,6 +15,47 @@ use crate::value::{Item, Key};
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// The largest page, in bytes of keys; with what a list of maps adds it stays well under an item's limit.
 const PAGE_BYTES_MAX: usize = 200 * 1024;
+
+/// How many pages are stored or read at a time: their rows take several times the memory of their keys.
+const PAGES_AT_ONCE: usize = 1;
+
+/// The keys of a blob's items, in the order in which the plan makes them. Clones share them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Keys(Arc<Vec<Key>>);
+
+impl Keys {
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::ops::Deref for Keys {
+    type Target = [Key];
+
+    fn deref(&self) -> &[Key] {
+        &self.0
+    }
+}
+
+impl From<Vec<Key>> for Keys {
+    fn from(keys: Vec<Key>) -> Self {
+        Self(Arc::new(keys))
+    }
+}
+
+impl Serialize for Keys {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.as_slice().serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Vec::deserialize(deserializer).map(Self::from)
+    }
+}
 
 /// Where the keys of an anchor's items lie.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,39 +71,54 @@ struct KeyPage {
     keys: Vec<Key>,
 }
 
-/// The rows that hold these keys under `rev`, and the reference to them. None where an anchor's own row
-/// can hold them.
-#[must_use]
-pub fn encode_keys(pathname: &Pathname, rev: &Rev, keys: &[Key]) -> Option<(KeysRef, Vec<Item>)> {
-    if keys.iter().map(bytes).sum::<usize>() <= INLINE_BYTES_MAX {
-        return None;
+/// The keys, page by page.
+fn pages<'a>(keys: impl Iterator<Item = &'a Key>) -> impl Iterator<Item = Vec<&'a Key>> {
+    let mut keys = keys.peekable();
+    std::iter::from_fn(move || {
+        let mut page = vec![keys.next()?];
+        let mut room = PAGE_BYTES_MAX.saturating_sub(bytes(page[0]));
+        while let Some(key) = keys.next_if(|key| bytes(key) <= room) {
+            room -= bytes(key);
+            page.push(key);
+        }
+        Some(page)
+    })
+}
+
+impl KeysRef {
+    /// The pages of these keys under `rev`. None where an anchor's own row can hold them.
+    ///
+    /// # Panics
+    /// For more keys than memory holds.
+    pub fn of<'a>(rev: &Rev, keys: impl Iterator<Item = &'a Key> + Clone) -> Option<Self> {
+        if keys.clone().map(bytes).sum::<usize>() <= INLINE_BYTES_MAX {
+            return None;
+        }
+        let pages =
+            u32::try_from(pages(keys).count()).expect("invariant: keys in memory fit in so many pages");
+        Some(Self { rev: rev.clone(), pages })
     }
-    let mut rows = Vec::new();
-    let mut rest = keys;
-    let mut number = 0;
-    while !rest.is_empty() {
-        let mut room = PAGE_BYTES_MAX;
-        let fitting = rest.iter().take_while(|key| {
-            let fits = bytes(key) <= room;
-            room = room.saturating_sub(bytes(key));
-            fits
-        });
-        let (page, after) = rest.split_at(fitting.count());
-        rows.push(row::encode(&names::keys(pathname, rev, number), &KeyPage { keys: page.to_vec() }));
-        (rest, number) = (after, number + 1);
+
+    /// The rows of its pages, of the keys that it was made of.
+    pub fn rows<'a>(
+        &'a self,
+        pathname: &'a Pathname,
+        keys: impl Iterator<Item = &'a Key> + 'a,
+    ) -> impl Iterator<Item = Item> + 'a {
+        pages(keys).zip(0..).map(move |(page, number)| {
+            let page = KeyPage { keys: page.into_iter().cloned().collect() };
+            row::encode(&names::keys(pathname, &self.rev, number), &page)
+        })
     }
-    Some((KeysRef { rev: rev.clone(), pages: number }, rows))
+
+    fn keys<'a>(&'a self, pathname: &'a Pathname) -> impl Iterator<Item = Key> + 'a {
+        (0..self.pages).map(|number| names::keys(pathname, &self.rev, number))
+    }
 }
 
 /// About what a key takes in a row: its texts, and the names and headers around them.
 fn bytes(key: &Key) -> usize {
     key.partition.len() + key.sort.len() + 32
-}
-
-impl KeysRef {
-    fn keys<'a>(&'a self, pathname: &'a Pathname) -> impl Iterator<Item = Key> + 'a {
-        (0..self.pages).map(|number| names::keys(pathname, &self.rev, number))
-    }
 }
 
 impl Control {
@@ -85,13 +143,31 @@ impl Control {
         let Some(pages) = &anchor.pages else { return Ok(true) };
         let keys: Vec<Key> = pages.keys(&anchor.pathname).collect();
         let mut items = Vec::new();
-        for row in self.store.get(Table::Control, &keys).await? {
-            let Some(row) = row else { return Ok(false) };
-            let page: KeyPage = row::decode(row)?;
-            items.extend(page.keys);
+        for keys in keys.chunks(PAGES_AT_ONCE) {
+            for row in self.store.get(Table::Control, keys).await? {
+                let Some(row) = row else { return Ok(false) };
+                let page: KeyPage = row::decode(row)?;
+                items.extend(page.keys);
+            }
         }
-        anchor.items = items;
+        items.shrink_to_fit();
+        anchor.items = items.into();
         Ok(true)
+    }
+
+    /// Stores the pages of keys, as [`Control::put_rows`].
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn put_keys(&self, pathname: &Pathname, pages: &KeysRef, keys: &[Key]) -> Result<()> {
+        let mut rows = pages.rows(pathname, keys.iter());
+        loop {
+            let some: Vec<Item> = rows.by_ref().take(PAGES_AT_ONCE).collect();
+            if some.is_empty() {
+                return Ok(());
+            }
+            self.put_rows(some).await?;
+        }
     }
 
     /// Removes the pages of keys that nothing names any more. What remains is harmless.

@@ -34,10 +34,10 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use anchor::{Anchor, AnchorState, BlobHead, BodyRef, MappedVersion};
-pub use body::{RETAIN_MAX, encode_body};
+pub use anchor::{Anchor, AnchorState, BlobHead, BodyForm, BodyRef, MappedVersion};
+pub use body::{RETAIN_MAX, encode_body, encode_skeleton};
 pub use group::{Group, GroupRef, Member};
-pub use keys::{KeysRef, encode_keys};
+pub use keys::{Keys, KeysRef};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use record::{Evidence, SweepRow};
 pub use session::{SessionKind, SessionRow, SessionState};

@@ -84,7 +84,7 @@ fn live() -> Anchor {
         rev: Rev::new("00000000000000000000000000000002"),
         state: AnchorState::Live,
         items_rev: Some(Rev::new("00000000000000000000000000000001")),
-        items: vec![Key::new("SIGNUP#1", "METADATA"), Key::new("SIGNUP#1", "CONSENT")],
+        items: vec![Key::new("SIGNUP#1", "METADATA"), Key::new("SIGNUP#1", "CONSENT")].into(),
         pages: None,
         head: Some(BlobHead {
             etag: ETag::of(b"{}"),
@@ -97,7 +97,11 @@ fn live() -> Anchor {
             blob_etag: ETag::of(b"{}"),
         }),
         mapping: Some(Digest::of("rules")),
-        body: Some(BodyRef { rev: Rev::new("00000000000000000000000000000001"), parts: 2 }),
+        body: Some(BodyRef {
+            rev: Rev::new("00000000000000000000000000000001"),
+            parts: 2,
+            form: BodyForm::Bytes,
+        }),
         groups: Vec::new(),
     }
 }
@@ -113,15 +117,18 @@ fn anchors() {
     let quarantined = Anchor {
         state: AnchorState::Quarantined { quarantine },
         items_rev: None,
-        items: Vec::new(),
+        items: Keys::default(),
         body: None,
         ..live.clone()
     };
     let pending = Anchor { state: AnchorState::Pending, ..live.clone() };
     let tombstone = Anchor::tombstone(live.pathname.clone(), live.rev.clone());
+    let skeleton = live.body.clone().map(|body| BodyRef { form: BodyForm::Skeleton, ..body });
+    let rebuilt = Anchor { body: skeleton, ..live.clone() };
     for (name, anchor) in [
         ("anchor-live", &live),
         ("anchor-pending", &pending),
+        ("anchor-rebuilt", &rebuilt),
         ("anchor-quarantined", &quarantined),
         ("anchor-tombstone", &tombstone),
     ] {
@@ -138,19 +145,21 @@ fn anchors() {
 fn pages_of_keys() {
     let (pathname, rev) = (live().pathname, live().rev);
     let few: Vec<Key> = (0..100).map(|n| Key::new("TEAM#1", format!("MEMBER#{n:05}"))).collect();
-    assert_eq!(encode_keys(&pathname, &rev, &few), None);
+    assert_eq!(KeysRef::of(&rev, few.iter()), None);
     let many: Vec<Key> = (0..9_000).map(|n| Key::new("TEAM#1", format!("MEMBER#{n:05}"))).collect();
-    let (pages, rows) = encode_keys(&pathname, &rev, &many).expect("they are too many");
+    let pages = KeysRef::of(&rev, many.iter()).expect("they are too many");
+    let rows: Vec<Item> = pages.rows(&pathname, many.iter()).collect();
     assert_eq!((pages.pages, rows.len()), (3, 3));
     assert!(rows.iter().all(|row| crate::value::item_bytes(row) < 400_000));
-    let anchor = Anchor { items: many, pages: Some(pages), ..live() };
+    let anchor = Anchor { items: many.into(), pages: Some(pages), ..live() };
     let Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
     assert!(anchor.names_as(&item) && !live().names_as(&item));
     let bare: Anchor = row::decode(golden("anchor-paged", &item)).expect("it is read");
-    assert_eq!(bare, Anchor { items: Vec::new(), ..anchor });
+    assert_eq!(bare, Anchor { items: Keys::default(), ..anchor });
 
     let long: Vec<Key> = (0..100).map(|n| Key::new("TEAM#1", format!("{n:01000}"))).collect();
-    let (_, rows) = encode_keys(&pathname, &rev, &long[..40]).expect("they are too long");
+    let pages = KeysRef::of(&rev, long[..40].iter()).expect("they are too long");
+    let rows: Vec<Item> = pages.rows(&pathname, long[..40].iter()).collect();
     assert_eq!(rows.len(), 1);
     let mut page = rows[0].clone();
     let Some(Value::L(keys)) = page.get_mut("keys") else { panic!("a list of keys") };

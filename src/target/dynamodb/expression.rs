@@ -30,6 +30,13 @@ impl Expression {
         Self::of(condition, partition_key).unwrap_or_else(|| Self::constant(partition_key, "OR"))
     }
 
+    /// The expression that asks for some attributes; none where all are wanted.
+    pub(super) fn only(attributes: &[String]) -> Option<Self> {
+        let mut expression = Self::default();
+        let names: Vec<String> = attributes.iter().map(|name| expression.name(name)).collect();
+        (!names.is_empty()).then(|| Self { text: names.join(", "), ..expression })
+    }
+
     /// One that always holds (`OR`), or never (`AND`).
     fn constant(partition_key: &str, operator: &str) -> Self {
         let mut expression = Self::default();

@@ -115,6 +115,8 @@ impl Shared {
                 .map_err(|cause| call.error(ErrorKind::Internal).message("too many segments").source(cause))
         };
         let (segment, segments) = (number(scan.segment)?, number(scan.segments)?);
+        let only = Expression::only(&scan.only);
+        let (only, placeholder_names) = only.map(|only| (only.text, only.names)).unzip();
         let reply = self
             .attempts(Repeat::Guarded)
             .run(|| async {
@@ -125,6 +127,8 @@ impl Shared {
                     .segment(segment)
                     .total_segments(segments)
                     .set_exclusive_start_key(scan.after.as_ref().map(|key| encode::key(names, key)))
+                    .set_projection_expression(only.clone())
+                    .set_expression_attribute_names(placeholder_names.clone())
                     .send()
                     .await
                     .map_err(|error| call.convert(error))

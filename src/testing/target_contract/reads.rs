@@ -133,11 +133,27 @@ pub async fn scans_cover_everything_once(subject: &Subject) {
     }
 }
 
+/// A scan that asks for some attributes gets those, as far as an item has them, and no others.
+pub async fn a_scan_brings_only_what_it_asks_for(subject: &Subject) {
+    let store = subject.provisioned().await;
+    let rows = vec![
+        item("p", "a", &[("name", Value::s("n")), ("other", Value::s("o"))]),
+        item("p", "b", &[("other", Value::s("o"))]),
+    ];
+    store.insert(Table::Data, rows).await.unwrap();
+    // `name` is a word that DynamoDB reserves.
+    let only = ["PK", "SK", "name"].map(str::to_owned).to_vec();
+    let page = store.scan(Table::Data, &Scan { only, ..Scan::share(0, 1) }).await.unwrap();
+    let found: BTreeSet<String> = page.items.iter().map(|item| format!("{item:?}")).collect();
+    let expected = [item("p", "a", &[("name", Value::s("n"))]), item("p", "b", &[])];
+    assert_eq!(found, expected.iter().map(|item| format!("{item:?}")).collect());
+}
+
 /// Without a table, every operation says so, and what to do.
 pub async fn a_missing_table_is_named(subject: &Subject) {
     let store = &*subject.store;
     let table = Table::Data;
-    let scan = Scan { segment: 0, segments: 1, after: None };
+    let scan = Scan::share(0, 1);
     let pair = vec![put(item("p", "s", &[]), Condition::Always), put(item("p", "t", &[]), Condition::Always)];
     let errors = [
         store.get(table, &[Key::new("p", "s")]).await.expect_err("no table"),

@@ -6,7 +6,7 @@ use migrate::ErrorKind;
 use migrate::blob::faults::Operation as Blob;
 use migrate::converge::Converged;
 use migrate::protocol::converge::Purpose;
-use migrate::target::control::AnchorState;
+use migrate::target::control::{AnchorState, BodyForm};
 use migrate::target::memory::{Fault, Operation};
 use migrate::target::store::Table;
 use migrate::value::{Item, Key, Value};
@@ -252,18 +252,22 @@ SK = "META"
 "#;
 
 #[tokio::test]
-async fn a_large_body_is_retained_in_parts_and_a_huge_one_not_at_all() {
+async fn a_large_body_is_retained_in_parts_and_of_a_huge_one_what_it_is_rebuilt_from() {
     let rig = Rig::with(&format!("{PLAN}{LARGE}"));
     rig.put("l/large.json", format!("\"{}\"", noise(2_000_000))).await;
     rig.put("l/huge.json", format!("\"{}\"", "x".repeat(4 << 20))).await;
     assert_eq!(rig.backfill().await.written, 2);
     let large = rig.anchor("l/large.json").await.unwrap().body.unwrap();
     assert!(large.parts > 2, "{large:?}");
-    assert_eq!(rig.parts().len(), large.parts as usize);
-    assert_eq!(rig.anchor("l/huge.json").await.unwrap().body, None);
+    let huge = rig.anchor("l/huge.json").await.unwrap().body.unwrap();
+    assert_eq!((huge.form, huge.parts), (BodyForm::Skeleton, 1));
+    assert_eq!(rig.parts().len(), large.parts as usize + 1);
     rig.check().await;
     rig.delete("l/large.json").await;
     rig.reconcile("l/large.json").await;
+    assert_eq!(rig.parts().len(), 1);
+    rig.delete("l/huge.json").await;
+    rig.reconcile("l/huge.json").await;
     assert!(rig.parts().is_empty());
 }
 

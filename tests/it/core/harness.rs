@@ -13,7 +13,9 @@ use migrate::blob::memory::{MemoryBlob, MemoryConfig};
 use migrate::blob::store::{Access, BlobStore as _, GetOptions, PutOptions};
 use migrate::blob::{Fetcher, Head, ListRequest, ListedBlob, Pathname};
 use migrate::clock::Clock;
-use migrate::converge::{BODY_BYTES_MAX, Converged, Converger, NoBodies, Permit, SOURCE, owner, source_rev};
+use migrate::converge::{
+    Converged, Converger, LONG_BODY_BYTES_MAX, NoBodies, Permit, SOURCE, owner, source_rev,
+};
 use migrate::event::{Events, Silent};
 use migrate::mapping::{BlobFacts, Mapper, Rule};
 use migrate::plan::Plan;
@@ -152,7 +154,7 @@ impl Rig {
                 access: Access::Public,
                 cdn_stale: plan.timing.cdn_stale.0,
                 etags: plan.source.etags,
-                body_bytes_max: BODY_BYTES_MAX,
+                body_bytes_max: LONG_BODY_BYTES_MAX,
             },
             control: control.clone(),
             mapper,

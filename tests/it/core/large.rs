@@ -43,7 +43,7 @@ fn body(range: std::ops::Range<usize>, value: &str) -> String {
 }
 
 /// No rows but those that anchors name: nothing was left behind.
-async fn no_leftovers(rig: &Rig) {
+pub(super) async fn no_leftovers(rig: &Rig) {
     let mut named = 0;
     for anchor in rig.anchors().await {
         named += anchor.body.map_or(0, |body| body.parts) + anchor.pages.map_or(0, |pages| pages.pages);

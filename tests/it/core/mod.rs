@@ -6,6 +6,7 @@ mod faults;
 mod groups;
 mod harness;
 mod large;
+mod long;
 mod plant;
 mod property;
 mod schedules;

@@ -3,7 +3,7 @@
 
 use migrate::protocol::Rev;
 use migrate::sweep::{Drift, DriftKind, Level};
-use migrate::target::control::{Anchor, AnchorState, encode_body, names};
+use migrate::target::control::{Anchor, AnchorState, Keys, encode_body, names};
 use migrate::target::store::Table;
 use migrate::value::{Key, Value};
 
@@ -22,7 +22,7 @@ async fn mirrored() -> Rig {
 }
 
 /// Replaces an anchor past the protocol.
-async fn plant_anchor(rig: &Rig, anchor: &Anchor) {
+pub(super) async fn plant_anchor(rig: &Rig, anchor: &Anchor) {
     let migrate::target::Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
     rig.remove(Table::Control, anchor.key()).await;
     let write = migrate::target::Write::Put {
@@ -289,7 +289,7 @@ async fn a_blob_that_is_quarantined_without_need() {
     let quarantined = rig.anchor("r/bad.json").await.unwrap();
     let mut anchor = rig.anchor("r/1.json").await.unwrap();
     rig.remove(Table::Data, meta("1").unwrap()).await;
-    (anchor.state, anchor.items, anchor.items_rev) = (quarantined.state, Vec::new(), None);
+    (anchor.state, anchor.items, anchor.items_rev) = (quarantined.state, Keys::default(), None);
     plant_anchor(&rig, &anchor).await;
     let report = rig.sweep(Level::Content, true).await;
     assert_eq!(report.remaining.unwrap().len(), 1, "only the one that is bad");
@@ -323,7 +323,7 @@ async fn a_retained_body_that_is_missing_or_damaged() {
 async fn two_anchors_that_name_one_item() {
     let rig = mirrored().await;
     let mut anchor = rig.anchor("r/1.json").await.unwrap();
-    anchor.items = vec![Key::new("P#2", "A")];
+    anchor.items = vec![Key::new("P#2", "A")].into();
     anchor.rev = Rev::new("planted");
     plant_anchor(&rig, &anchor).await;
     let report = rig.sweep(Level::Inventory, false).await;

@@ -134,9 +134,8 @@ impl World {
 
     async fn body(&self, name: &str) -> Option<String> {
         let head = self.store.head(&name.into()).await.unwrap()?;
-        let bytes =
-            Snapshot::open(self.path()).unwrap().body(&name.into(), &head.blob.etag).await.unwrap()?;
-        Some(String::from_utf8(bytes.to_vec()).unwrap())
+        let body = Snapshot::open(self.path()).unwrap().body(&name.into(), &head.blob.etag).await.unwrap()?;
+        Some(String::from_utf8(body.bytes().unwrap().to_vec()).unwrap())
     }
 }
 

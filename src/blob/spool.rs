@@ -1,0 +1,260 @@
+//! Bodies that were received whole: short ones in memory, long ones in a temporary file.
+//!
+//! So memory does not grow with the length of a blob. The file has no name: it is gone with its owner,
+//! whatever ends the process.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write as _};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+use md5::Digest as _;
+
+use super::store::Body;
+use super::types::ETag;
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+
+/// Bodies up to this many bytes are kept in memory.
+pub const MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+
+/// A body that was received whole. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Spooled {
+    place: Place,
+    length: u64,
+    sha256: Digest,
+    md5: [u8; 16],
+}
+
+#[derive(Debug, Clone)]
+enum Place {
+    Memory(Bytes),
+    File(Arc<Mutex<File>>),
+}
+
+impl Spooled {
+    /// Its length in bytes.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
+    }
+
+    /// The digest of its bytes.
+    #[must_use]
+    pub const fn sha256(&self) -> Digest {
+        self.sha256
+    }
+
+    /// The MD5 of its bytes.
+    #[must_use]
+    pub const fn md5(&self) -> [u8; 16] {
+        self.md5
+    }
+
+    /// The ETag of its bytes, as a store gives it to a blob that is put at once.
+    #[must_use]
+    pub fn etag(&self) -> ETag {
+        ETag::new(&format!("\"{}\"", hex::encode(self.md5)))
+    }
+
+    /// Its bytes, where they are in memory.
+    #[must_use]
+    pub const fn in_memory(&self) -> Option<&Bytes> {
+        match &self.place {
+            Place::Memory(bytes) => Some(bytes),
+            Place::File(_) => None,
+        }
+    }
+
+    /// All of its bytes.
+    ///
+    /// # Errors
+    /// Where the temporary file can't be read.
+    pub fn bytes(&self) -> io::Result<Bytes> {
+        if let Place::Memory(bytes) = &self.place {
+            return Ok(bytes.clone());
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or_default());
+        self.reader().read_to_end(&mut bytes)?;
+        Ok(bytes.into())
+    }
+
+    /// Reads it from its beginning on, at its own pace: readers do not disturb each other.
+    #[must_use]
+    pub fn reader(&self) -> SpoolReader {
+        SpoolReader { body: self.clone(), position: 0 }
+    }
+}
+
+impl From<Bytes> for Spooled {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            length: bytes.len() as u64,
+            sha256: Digest::of(&bytes),
+            md5: md5::Md5::digest(&bytes).into(),
+            place: Place::Memory(bytes),
+        }
+    }
+}
+
+/// A place in a spooled body.
+#[derive(Debug)]
+pub struct SpoolReader {
+    body: Spooled,
+    position: u64,
+}
+
+impl Read for SpoolReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = match &self.body.place {
+            Place::Memory(bytes) => {
+                let from = usize::try_from(self.position).map_or(bytes.len(), |from| from.min(bytes.len()));
+                (&bytes[from..]).read(buffer)?
+            }
+            Place::File(file) => {
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                file.seek(SeekFrom::Start(self.position))?;
+                file.read(buffer)?
+            }
+        };
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+impl Seek for SpoolReader {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let position = match to {
+            SeekFrom::Start(at) => Some(at),
+            SeekFrom::End(by) => self.body.length.checked_add_signed(by),
+            SeekFrom::Current(by) => self.position.checked_add_signed(by),
+        };
+        self.position =
+            position.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "before the beginning"))?;
+        Ok(self.position)
+    }
+}
+
+/// A body on its way into memory or, beyond a length, into a temporary file.
+#[derive(Debug)]
+pub struct Spool {
+    memory_bytes_max: u64,
+    memory: Vec<u8>,
+    file: Option<File>,
+    length: u64,
+    sha256: sha2::Sha256,
+    md5: md5::Md5,
+}
+
+impl Spool {
+    /// An empty one that moves to a file beyond `memory_bytes_max` bytes.
+    #[must_use]
+    pub fn new(memory_bytes_max: u64) -> Self {
+        Self {
+            memory_bytes_max,
+            memory: Vec::new(),
+            file: None,
+            length: 0,
+            sha256: sha2::Sha256::default(),
+            md5: md5::Md5::default(),
+        }
+    }
+
+    /// Adds some bytes.
+    ///
+    /// # Errors
+    /// Where the temporary file can't be made or written, as on a full disk.
+    pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.length += bytes.len() as u64;
+        self.sha256.update(bytes);
+        self.md5.update(bytes);
+        if let Some(file) = &mut self.file {
+            return file.write_all(bytes);
+        }
+        if self.length <= self.memory_bytes_max {
+            self.memory.extend_from_slice(bytes);
+            return Ok(());
+        }
+        let mut file = tempfile::tempfile()?;
+        file.write_all(&std::mem::take(&mut self.memory))?;
+        file.write_all(bytes)?;
+        self.file = Some(file);
+        Ok(())
+    }
+
+    /// All of it is there.
+    #[must_use]
+    pub fn finish(self) -> Spooled {
+        let place = match self.file {
+            Some(file) => Place::File(Arc::new(Mutex::new(file))),
+            None => Place::Memory(self.memory.into()),
+        };
+        let sha256 = Digest::from_bytes(self.sha256.finalize().into());
+        Spooled { place, length: self.length, sha256, md5: self.md5.finalize().into() }
+    }
+}
+
+impl Body {
+    /// Reads all of it, into memory or, where it is longer than [`MEMORY_BYTES_MAX`], into a temporary file.
+    ///
+    /// # Errors
+    /// As [`Body::collect`]; `Internal` where the temporary file can't be written.
+    pub async fn spool(self, max: u64) -> Result<Spooled> {
+        if self.length().is_some_and(|length| length <= MEMORY_BYTES_MAX) {
+            return Ok(self.collect(max).await?.into());
+        }
+        let expected = self.length();
+        let mut spool = Spool::new(MEMORY_BYTES_MAX);
+        let mut stream = self.into_stream();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            if spool.length + chunk.len() as u64 > max {
+                return Err(
+                    Error::new(ErrorKind::Usage, "read a body").message(format!("longer than {max} bytes"))
+                );
+            }
+            spool.push(&chunk).map_err(unwritten)?;
+        }
+        match expected {
+            Some(expected) if expected != spool.length => {
+                Err(Error::new(ErrorKind::NotApplied, "read a body")
+                    .message(format!("ended after {} bytes of {expected}", spool.length)))
+            }
+            _ => Ok(spool.finish()),
+        }
+    }
+}
+
+/// The error where a temporary file can't be written or read.
+pub(crate) fn unwritten(error: io::Error) -> Error {
+    Error::new(ErrorKind::Internal, "keep a long body in a temporary file")
+        .source(error)
+        .hint("make room in the directory for temporary files (TMPDIR), then run the same command again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_body_is_read_from_its_file_as_it_came() {
+        let bytes: Vec<u8> = (0..200_000u32).flat_map(u32::to_le_bytes).collect();
+        let mut spool = Spool::new(1000);
+        for chunk in bytes.chunks(777) {
+            spool.push(chunk).expect("a temporary file");
+        }
+        let body = spool.finish();
+        assert!(body.in_memory().is_none());
+        assert_eq!((body.length(), body.sha256()), (bytes.len() as u64, Digest::of(&bytes)));
+        assert_eq!(body.etag(), ETag::of(&bytes));
+        assert_eq!(body.bytes().expect("it can be read"), bytes);
+        // Two readers, each at its own place.
+        let (mut first, mut second) = (body.reader(), body.reader());
+        second.seek(SeekFrom::Start(400)).expect("a place in it");
+        let (mut a, mut b) = ([0; 4], [0; 4]);
+        first.read_exact(&mut a).and_then(|()| second.read_exact(&mut b)).expect("bytes");
+        assert_eq!((a, b), (0u32.to_le_bytes(), 100u32.to_le_bytes()));
+    }
+}
