@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use bulk::Seen;
 pub use fetch::{BODY_BYTES_MAX, Bodies, LONG_BODY_BYTES_MAX, NoBodies, SavedBody};
-use group::{Settled, Trust};
+use group::Settled;
 use large::Large;
 pub(crate) use long::off_thread;
 pub use long::{LongBody, Reading};
@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
+use crate::protocol::group::Trust;
 use crate::protocol::{Rev, Rules};
 use crate::target::control::{Anchor, AnchorState, Control, MappedVersion, names};
 use crate::target::{Outcome, Refusal, Write};

@@ -34,8 +34,7 @@ impl Known {
 
 const SWEPT: Case = Case { sweeper: Some(Purpose::Reconcile), timeouts: 0, ..Case::BASE };
 /// Compare-and-set on the rev, and nothing else.
-const BARE: Rules =
-    Rules { mirror_first: false, renew_on_intent: false, tombstones: false, checked_parts: true };
+const BARE: Rules = Rules { mirror_first: false, renew_on_intent: false, tombstones: false, ..Rules::SOUND };
 
 /// All of them: the three rules, then the protocol's earlier drafts.
 pub(crate) const KNOWN: [Known; 10] = [

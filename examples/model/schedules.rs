@@ -18,8 +18,7 @@ const A: Option<Content> = Some(Content::A);
 const HOLDS_A: Seen = Mirror::Settled { rev: Rev::Present, version: Content::A };
 /// The checker's reduction is off: a schedule may take any step that is possible.
 const CASE: Case = Case { sweeper: Some(Purpose::Reconcile), reduced: false, ..Case::BASE };
-const BARE: Rules =
-    Rules { mirror_first: false, renew_on_intent: false, tombstones: false, checked_parts: true };
+const BARE: Rules = Rules { mirror_first: false, renew_on_intent: false, tombstones: false, ..Rules::SOUND };
 
 fn protocol(case: Case, beginning: &World) -> Protocol {
     Protocol { only: Some(EQUAL), beginnings: vec![beginning.clone()], ..case.protocol() }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use futures::stream::{self, StreamExt as _};
 
-use super::group::{Settled, Trust};
+use super::group::Settled;
 use super::prepare::{Prepared, TRANSACTION_BYTES_MAX};
 use super::{ATTEMPTS, Converged, Converger, Machine, equal};
 use crate::blob::spool::MEMORY_BYTES_MAX;
@@ -12,6 +12,7 @@ use crate::blob::{ListedBlob, Pathname};
 use crate::error::{ErrorKind, Result};
 use crate::protocol::Rules;
 use crate::protocol::converge::{Converge, Next, Purpose};
+use crate::protocol::group::Trust;
 use crate::target::control::{Anchor, names};
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Outcome, Refusal, Write};

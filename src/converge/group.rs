@@ -11,7 +11,8 @@ use crate::blob::spool::unwritten;
 use crate::blob::{Fetched, Pathname};
 use crate::error::Result;
 use crate::mapping::BlobFacts;
-use crate::protocol::group::{Winner, winner};
+use crate::protocol::group::{Contest, Next, Settlement, Trust, Winner, leaves};
+use crate::protocol::{Rev, Rules};
 use crate::target::control::{Anchor, AnchorState, Group, GroupRef, Member};
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value, item_bytes};
@@ -38,7 +39,7 @@ impl Membership {
         for (group, member) in seen.into_iter().flat_map(Anchor::memberships) {
             let none = || Self { group: group.clone(), leaves: Vec::new(), joins: None };
             let membership = all.entry(group.clone()).or_insert_with(none);
-            if membership.joins.as_ref().is_none_or(|(joining, _)| *joining != member) {
+            if leaves(&member, membership.joins.as_ref().map(|(joining, _)| joining)) {
                 membership.leaves.push(member);
             }
         }
@@ -59,10 +60,6 @@ impl Membership {
     /// About how many bytes it adds to a transaction.
     pub(super) fn bytes(&self) -> usize {
         2_048 + self.joins.as_ref().map_or(0, |(_, item)| item_bytes(item))
-    }
-
-    fn pathnames(&self) -> impl Iterator<Item = &Pathname> {
-        self.leaves.iter().chain(self.joins.iter().map(|(member, _)| member)).map(|member| &member.pathname)
     }
 }
 
@@ -88,10 +85,12 @@ impl Settled {
         key: &Key,
         seen: Option<&Group>,
         changes: &[&Membership],
-        (member, item): (Option<Member>, Option<Item>),
+        (settlement, item): (Settlement<Member, Rev>, Option<Item>),
         taken: bool,
     ) {
-        let holder = seen.and_then(|group| group.winner.as_ref());
+        let holder = settlement.holder.as_ref();
+        let expected = settlement.expected.expect("invariant: the sound rules ask for the group's rev");
+        let member = settlement.winner.member().cloned();
         let rev = new_rev();
         let written = !taken && item.is_some();
         let items_rev = match (&member, seen) {
@@ -105,7 +104,7 @@ impl Settled {
             winner: member.clone().filter(|_| !taken),
             items_rev,
         };
-        self.writes.push((Role::Group, group.write(seen.map(|group| &group.rev))));
+        self.writes.push((Role::Group, group.write(expected.as_ref())));
         for change in changes {
             self.writes.extend(change.leaves.iter().map(|member| (Role::Member, member.leave(key))));
             self.writes.extend(change.joins.iter().map(|(member, _)| (Role::Member, member.join(key))));
@@ -135,17 +134,8 @@ impl Settled {
     }
 }
 
-/// What the absence of a group's row says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Trust {
-    /// That there never was a member. True unless somebody damaged the control table.
-    NoRowNoMembers,
-    /// Nothing: members are looked for.
-    Nothing,
-}
-
 impl Converger {
-    /// Reads the groups that these changes touch, and judges whose item each gets. Items under `own` are
+    /// Reads the groups that these changes touch, and finds out whose item each gets. Items under `own` are
     /// written by the same transaction for another reason.
     pub(super) async fn settle<'a>(
         &self,
@@ -161,64 +151,64 @@ impl Converger {
         if touched.is_empty() {
             return Ok(settled);
         }
+        // All of them at once, so before the members of any.
         let groups = self.control.groups(touched.keys().copied()).await?;
         for (key, changes) in touched {
             let seen = groups.get(key);
-            let joining =
-                changes.iter().filter_map(|change| change.joins.as_ref()).max_by_key(|(member, _)| member);
-            let won = if seen.is_none() && trust == Trust::NoRowNoMembers {
-                joining.cloned().map_or((None, None), |(member, item)| (Some(member), Some(item)))
-            } else {
-                self.contest(key, seen, &changes, joining).await?
-            };
+            let won = self.contest(key, seen, &changes, trust).await?;
             settled.add(key, seen, &changes, won, own.contains(key));
         }
         Ok(settled)
     }
 
-    /// Whose item a group gets, and the item where it has to be written.
+    /// Does what the protocol asks for to find out whose item a group gets; and the item, where it has to
+    /// be written.
     async fn contest(
         &self,
         key: &Key,
         seen: Option<&Group>,
         changes: &[&Membership],
-        joining: Option<&(Member, Item)>,
-    ) -> Result<(Option<Member>, Option<Item>)> {
-        let holder = seen.and_then(|group| group.winner.as_ref());
-        let changing: HashSet<&Pathname> = changes.iter().flat_map(|change| change.pathnames()).collect();
-        let mut after = None;
+        trust: Trust,
+    ) -> Result<(Settlement<Member, Rev>, Option<Item>)> {
+        let leave = changes.iter().flat_map(|change| change.leaves.iter().cloned()).collect();
+        let joins = || changes.iter().filter_map(|change| change.joins.as_ref());
+        let join = joins().map(|(member, _)| member.clone()).collect();
+        let mut contest = Contest::new(Rules::SOUND, trust, leave, join);
+        let (mut after, mut made) = (None, None);
         loop {
-            let (members, next) = self.control.highest_members(key, after).await?;
-            for member in members.iter().filter(|member| !changing.contains(&member.pathname)) {
-                match winner(holder, Some(member), joining.map(|(member, _)| member)) {
-                    Winner::Keep(member) => return Ok((Some(member.clone()), None)),
-                    Winner::Restored(member) => {
-                        if let Some(item) = self.restore(key, member).await? {
-                            return Ok((Some(member.clone()), Some(item)));
+            match contest.next() {
+                Next::ReadRow => contest.row(seen.map(Group::seen)),
+                Next::ReadMembers => {
+                    let (members, next) = self.control.highest_members(key, after.take()).await?;
+                    contest.members(members, next.is_some());
+                    after = next;
+                }
+                Next::Restore(member) => {
+                    made = self.restore(key, &member).await?;
+                    contest.made(made.is_some());
+                }
+                Next::Fetch(member) => {
+                    made = self.fetch_member(key, &member).await?;
+                    contest.made(made.is_some());
+                }
+                Next::Settled(settlement) => {
+                    let item = match &settlement.winner {
+                        Winner::Joining(winner) => {
+                            joins().find(|(member, _)| member == winner).map(|(_, item)| item.clone())
                         }
-                        // It is not what its row says: its own converge is due, and settles that.
-                    }
-                    Winner::Joining(_) | Winner::Nobody => {
-                        return Ok(joining
-                            .cloned()
-                            .map_or((None, None), |(member, item)| (Some(member), Some(item))));
-                    }
+                        Winner::Restored(_) => made,
+                        Winner::Keep(_) | Winner::Nobody => None,
+                    };
+                    return Ok((settlement, item));
                 }
             }
-            after = next;
-            if after.is_none() {
-                break;
-            }
         }
-        Ok(joining.cloned().map_or((None, None), |(member, item)| (Some(member), Some(item))))
     }
 
-    /// The item of a member that does not have it now: made again from its retained body.
+    /// The item of a member that does not have it now, made again from its retained body.
     async fn restore(&self, key: &Key, member: &Member) -> Result<Option<Item>> {
         let Some(anchor) = self.control.anchor(&member.pathname).await? else { return Ok(None) };
-        let (Some(head), Some(entity)) = (&anchor.head, self.entity(&member.pathname)) else {
-            return Ok(None);
-        };
+        let Some(head) = &anchor.head else { return Ok(None) };
         if anchor.state != AnchorState::Live || head.uploaded_at != member.uploaded_at {
             return Ok(None);
         }
@@ -235,10 +225,27 @@ impl Converger {
                 Fetched::Changed(_) | Fetched::Gone => return Ok(None),
             },
         };
-        let facts = BlobFacts { pathname: &member.pathname, uploaded_at: head.uploaded_at };
+        Ok(self.item_of(key, member, &bytes))
+    }
+
+    /// The same, of a member whose large change is under way: made from what the source holds, if it is
+    /// that.
+    async fn fetch_member(&self, key: &Key, member: &Member) -> Result<Option<Item>> {
+        let Some(head) = self.source().head(&member.pathname).await? else { return Ok(None) };
+        if head.blob.uploaded_at != member.uploaded_at {
+            return Ok(None);
+        }
+        let body = self.fetch(&head.blob).await?;
+        let Some(saved) = body else { return Ok(None) };
+        Ok(self.item_of(key, member, &saved.body.bytes().map_err(unwritten)?))
+    }
+
+    fn item_of(&self, key: &Key, member: &Member, bytes: &[u8]) -> Option<Item> {
+        let entity = self.entity(&member.pathname)?;
+        let facts = BlobFacts { pathname: &member.pathname, uploaded_at: member.uploaded_at };
         // A TTL that has passed since it was mapped is no reason to forget it.
-        let mapped = self.mapper.map(entity, facts, &bytes, head.uploaded_at);
+        let mapped = self.mapper.map(entity, facts, bytes, member.uploaded_at);
         let mut items = mapped.into_iter().flatten();
-        Ok(items.find(|mapped| mapped.group.is_some() && mapped.key == *key).map(|mapped| mapped.item))
+        items.find(|mapped| mapped.group.is_some() && mapped.key == *key).map(|mapped| mapped.item)
     }
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
-use super::group::{Membership, Trust};
+use super::group::Membership;
 use super::long::LongBody;
 use super::prepare::{Action, Prepared, Role, TRANSACTION_BYTES_MAX};
 use super::{ATTEMPTS, Attempt, Converger, Sent, new_rev, owner, source_value};
@@ -18,6 +18,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Position;
 use crate::protocol::Rev;
 use crate::protocol::converge::Written;
+use crate::protocol::group::Trust;
 use crate::target::control::{Anchor, AnchorState, GroupRef, Keys, KeysRef};
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};

@@ -4,7 +4,7 @@
 //! `backfill`, `sweep`, `cutover`) drives these functions against the stores, and the model checker
 //! (`examples/model`) drives the same functions through every interleaving.
 //!
-//! Read next: [`converge`] for the one operation, [`intent`] for when a write is over, [`phase`] for the
+//! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when a write is over, [`phase`] for the
 //! read mode.
 
 pub mod converge;
@@ -30,12 +30,29 @@ pub struct Rules {
     /// Each part of a large change is conditioned on the rev of the pending anchor. Without it, a part
     /// that lands late undoes what was written since.
     pub checked_parts: bool,
+    /// A transaction that changes a group's members is conditioned on the group's rev. Without it, two
+    /// members that change at once both believe that they know the others.
+    pub group_rev: bool,
+    /// The members of a group are read after its rev. Without it, the rev speaks of other members than
+    /// those that were seen.
+    pub members_under_rev: bool,
+    /// A member whose anchor does not say what its row says is made from the source's body, if that is
+    /// what its row speaks of. Without it, a member whose large change is under way is passed over, and
+    /// nobody comes back to it.
+    pub fetch_pending: bool,
 }
 
 impl Rules {
     /// All rules: what production runs.
-    pub const SOUND: Self =
-        Self { mirror_first: true, renew_on_intent: true, tombstones: true, checked_parts: true };
+    pub const SOUND: Self = Self {
+        mirror_first: true,
+        renew_on_intent: true,
+        tombstones: true,
+        checked_parts: true,
+        group_rev: true,
+        members_under_rev: true,
+        fetch_pending: true,
+    };
 }
 
 /// The revision of an anchor: unique for every write, never repeated. 32 hexadecimal digits.

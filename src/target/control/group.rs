@@ -9,6 +9,7 @@ use super::{Control, names, row};
 use crate::blob::Pathname;
 use crate::error::Result;
 use crate::protocol::Rev;
+use crate::protocol::group::{Ranked, Row};
 use crate::target::store::{Condition, Query, Table, Write};
 use crate::value::{Key, Value};
 
@@ -45,7 +46,21 @@ pub struct Group {
     pub items_rev: Option<Rev>,
 }
 
+impl Ranked for Member {
+    type Name = Pathname;
+
+    fn name(&self) -> &Pathname {
+        &self.pathname
+    }
+}
+
 impl Group {
+    /// What the protocol needs to know of it.
+    #[must_use]
+    pub fn seen(&self) -> Row<Member, Rev> {
+        Row { rev: self.rev.clone(), winner: self.winner.clone() }
+    }
+
     /// The write that stores it, if the group's rev is still `expected` (none: if there is no row).
     #[must_use]
     pub fn write(&self, expected: Option<&Rev>) -> Write {

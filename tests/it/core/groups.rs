@@ -181,6 +181,40 @@ async fn a_blob_of_many_groups_takes_several_transactions() {
     assert_eq!(rig.items().len(), 1);
 }
 
+/// A blob of many groups stops at each of its transactions. Meanwhile the newest member of a group that it
+/// joins goes away.
+#[tokio::test]
+async fn a_member_whose_large_change_is_under_way_is_not_passed_over() {
+    let records: Vec<String> = (0..120).map(|n| format!(r#"{{"email": "e{n}"}}"#)).collect();
+    for request in 0.. {
+        let rig = Arc::new(rig());
+        rig.put("b/1.json", format!("[{}]", records.join(", "))).await;
+        rig.put("b/2.json", r#"[{"email": "e0"}, {"email": "e119"}]"#).await;
+        rig.reconcile("b/2.json").await;
+        rig.target.spare(Operation::Transact, request);
+        let mut pause = rig.target.pause(Operation::Transact);
+        let mut slow = tokio::spawn({
+            let rig = rig.clone();
+            async move { rig.converge("b/1.json", Purpose::Intent).await }
+        });
+        tokio::select! {
+            biased;
+            () = pause.arrived() => {}
+            done = &mut slow => {
+                assert_eq!(done.unwrap().unwrap(), Converged::Written);
+                assert!(request > 4, "a pending anchor, several parts, an anchor: {request}");
+                break;
+            }
+        }
+        rig.delete("b/2.json").await;
+        rig.intent("b/2.json").await;
+        pause.release();
+        assert_eq!(slow.await.unwrap().unwrap(), Converged::Written);
+        assert_eq!(holder(&rig, "B#e0").as_deref(), Some("b/1.json"), "{request}");
+        rig.check_after(format_args!("{request}")).await;
+    }
+}
+
 /// A body that is too long to be retained is fetched from the source when its turn comes again.
 #[tokio::test]
 async fn a_member_whose_body_is_not_retained_comes_back_from_the_source() {
