@@ -4,6 +4,7 @@ use migrate::protocol::Rules;
 use migrate::protocol::converge::Purpose;
 
 use crate::cases::Case;
+use crate::groups::{self, Groups, HIGHEST};
 use crate::model::{EQUAL, FOREIGN, Flaw};
 
 /// A violation that must be found.
@@ -19,7 +20,13 @@ pub(crate) struct Known {
     pub(crate) decisive: &'static [&'static [&'static str]],
     /// Why these.
     pub(crate) because: &'static str,
-    pub(crate) case: Case,
+    pub(crate) of: Of,
+}
+
+/// Where it is looked for.
+pub(crate) enum Of {
+    Pathname(Case),
+    Group(Groups),
 }
 
 impl Known {
@@ -36,8 +43,10 @@ const SWEPT: Case = Case { sweeper: Some(Purpose::Reconcile), timeouts: 0, ..Cas
 /// Compare-and-set on the rev, and nothing else.
 const BARE: Rules = Rules { mirror_first: false, renew_on_intent: false, tombstones: false, ..Rules::SOUND };
 
-/// All of them: the three rules, then the protocol's earlier drafts.
-pub(crate) const KNOWN: [Known; 10] = [
+const GROUPED: Groups = Groups { timeouts: 0, crashes: 0, ..groups::DEFAULT[0] };
+
+/// All of them: the three rules, then the protocol's earlier drafts, then the rules of groups.
+pub(crate) const KNOWN: [Known; 13] = [
     Known {
         trace: "A8 (A5, with the other two rules)",
         without: "mirror_first",
@@ -51,7 +60,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "SW: target write A lands",
         ]],
         because: "the sweeper's look at the authority is older than the rev that it compares with",
-        case: Case { rules: Rules { mirror_first: false, ..Rules::SOUND }, ..SWEPT },
+        of: Of::Pathname(Case { rules: Rules { mirror_first: false, ..Rules::SOUND }, ..SWEPT }),
     },
     Known {
         trace: "A6",
@@ -66,7 +75,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "SW: target write A lands",
         ]],
         because: "the gateway finds both sides equal and leaves the rev that the sweeper's write expects",
-        case: Case { rules: Rules { renew_on_intent: false, ..Rules::SOUND }, ..SWEPT },
+        of: Of::Pathname(Case { rules: Rules { renew_on_intent: false, ..Rules::SOUND }, ..SWEPT }),
     },
     Known {
         trace: "A7",
@@ -81,7 +90,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "SW: target write A lands",
         ]],
         because: "absence has no rev that could be renewed: the sweeper's write finds the absence it saw",
-        case: Case { rules: Rules { tombstones: false, ..Rules::SOUND }, ..SWEPT },
+        of: Of::Pathname(Case { rules: Rules { tombstones: false, ..Rules::SOUND }, ..SWEPT }),
     },
     Known {
         trace: "A5",
@@ -96,7 +105,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "SW: target write A lands",
         ]],
         because: "the compare-and-set on the rev compares nothing, since the rev was read last",
-        case: Case { rules: BARE, ..SWEPT },
+        of: Of::Pathname(Case { rules: BARE, ..SWEPT }),
     },
     Known {
         trace: "A4",
@@ -111,7 +120,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "SW: target write A lands",
         ]],
         because: "the same with a compare-and-set on the ETag",
-        case: Case { rules: BARE, flaw: Flaw::ComparesVersions, ..SWEPT },
+        of: Of::Pathname(Case { rules: BARE, flaw: Flaw::ComparesVersions, ..SWEPT }),
     },
     Known {
         trace: "A1",
@@ -119,7 +128,7 @@ pub(crate) const KNOWN: [Known; 10] = [
         property: EQUAL,
         decisive: &[&["G1: blob request TIMES OUT", "G1: clears the intent", "late blob write - lands"]],
         because: "looking does not resolve an unanswered write",
-        case: Case { flaw: Flaw::ClearsUnanswered, crashes: 0, ..Case::BASE },
+        of: Of::Pathname(Case { flaw: Flaw::ClearsUnanswered, crashes: 0, ..Case::BASE }),
     },
     Known {
         trace: "A1, with another gateway's replay",
@@ -132,7 +141,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             "late blob write - lands",
         ]],
         because: "looking does not resolve a dead gateway's write either",
-        case: Case { flaw: Flaw::ClearsWithoutWait, timeouts: 0, ..Case::BASE },
+        of: Of::Pathname(Case { flaw: Flaw::ClearsWithoutWait, timeouts: 0, ..Case::BASE }),
     },
     Known {
         trace: "A2",
@@ -143,7 +152,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             &["G1: sees source -: equal, sends bump", "G2: blob write lands (A)", "G2: CRASHES"],
         ],
         because: "one gateway clears the flag that the other relies on",
-        case: Case { flaw: Flaw::IntentIsFlag, timeouts: 0, replayer: false, ..Case::BASE },
+        of: Of::Pathname(Case { flaw: Flaw::IntentIsFlag, timeouts: 0, replayer: false, ..Case::BASE }),
     },
     Known {
         trace: "A3, with the gateways' names exchanged",
@@ -155,7 +164,7 @@ pub(crate) const KNOWN: [Known; 10] = [
             &["G1: CRASHES", "late blob write - lands"],
         ],
         because: "one gateway overwrites the other's nonce, then clears its own",
-        case: Case { flaw: Flaw::IntentIsNonce, timeouts: 0, replayer: false, ..Case::BASE },
+        of: Of::Pathname(Case { flaw: Flaw::IntentIsNonce, timeouts: 0, replayer: false, ..Case::BASE }),
     },
     Known {
         trace: "that of a foreign item (explored as A11)",
@@ -163,6 +172,44 @@ pub(crate) const KNOWN: [Known; 10] = [
         property: FOREIGN,
         decisive: &[&["application: puts an item of its own", "SW: target write A lands"]],
         because: "the item is not ours, and the anchor's rev does not speak of it",
-        case: Case { flaw: Flaw::OverwritesForeign, foreign_writes: 1, crashes: 0, ..SWEPT },
+        of: Of::Pathname(Case { flaw: Flaw::OverwritesForeign, foreign_writes: 1, crashes: 0, ..SWEPT }),
+    },
+    Known {
+        trace: "of two members at once",
+        without: "group_rev",
+        property: HIGHEST,
+        decisive: &[
+            &["G1: sees members Q@2,P@1: sends item P@3", "G2: target write lands, item Q@4"],
+            &["G2: sees members Q@2,P@1: sends item Q@4", "G1: target write lands, item P@3"],
+            &["G2: target write lands, item Q@4", "G1: target write lands, item P@3"],
+        ],
+        because: "each of two members that change at once counts on the other",
+        of: Of::Group(Groups { rules: Rules { group_rev: false, ..Rules::SOUND }, ..GROUPED }),
+    },
+    Known {
+        trace: "of a rev that is newer than the members",
+        without: "members_under_rev",
+        property: HIGHEST,
+        decisive: &[&[
+            "G1: sees members -",
+            "G2: target write lands, item Q@1",
+            "G1: sees group Q@1: sends item P@1",
+            "G1: target write lands, item P@1",
+        ]],
+        because: "the members are older than the rev that the transaction compares with",
+        of: Of::Group(Groups { rules: Rules { members_under_rev: false, ..Rules::SOUND }, ..GROUPED }),
+    },
+    Known {
+        trace: "of a member whose change is under way",
+        without: "fetch_pending",
+        property: HIGHEST,
+        decisive: &[&[
+            "G1: target write lands, item Q@2",
+            "G2: sees members Q@2,P@1",
+            "G2: looks for P@1 in its anchor: sends item -",
+            "G2: target write lands, item -",
+        ]],
+        because: "the large change joined the group already, and its last transaction does not look at it again",
+        of: Of::Group(Groups { rules: Rules { fetch_pending: false, ..Rules::SOUND }, ..groups::DEFAULT[1] }),
     },
 ];

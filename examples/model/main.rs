@@ -2,18 +2,22 @@
 //!
 //! It drives the functions that production drives (`migrate::protocol`) through every interleaving of
 //! two gateways, a sweeper, a backfill from a stale snapshot and a replayer of intents in doubt, over
-//! two stores whose requests may be lost or land late, with crashes and with content that repeats. With
+//! two stores whose requests may be lost or land late, with crashes and with content that repeats; and
+//! likewise through those of changes that take several transactions, and of blobs that share an item. With
 //! all rules it must find nothing; with a rule taken out it must find the trace that the rule is there
 //! for. Exit code 1 if it is otherwise.
 //!
 //! Limits: one pathname, one item, a crash and a timeout; `head` is never stale; "wait" is an oracle (the
-//! request landed or died); authority is the source.
+//! request landed or died); authority is the source. In `parts`, three items; in `groups`, two pathnames of
+//! one group. Both are without intents: what they demand holds wherever the anchors say what the source
+//! holds, and that they do so once no intent is left is what the first model shows.
 //!
 //! Read next: `world` (the state), `model` (which steps there are), `take` (what they do), `cases`
-//! (what is explored), `known` (what must be found).
+//! (what is explored), `known` (what must be found); `parts` and `groups`, each a model of its own.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports what it explored")]
 
 mod cases;
+mod groups;
 mod known;
 mod model;
 mod parts;
@@ -23,16 +27,19 @@ mod take;
 mod words;
 mod world;
 
+use std::fmt::Debug;
+use std::hash::Hash;
 use std::process::ExitCode;
 use std::thread::available_parallelism;
 use std::time::Instant;
 
-use stateright::{Checker, Model, Path};
+use stateright::{Checker, Path};
 
-use cases::{Case, DEFAULT, DEFAULT_STATES_MAX, FULL};
-use known::{KNOWN, Known};
-use model::{Protocol, SETTLES, Step};
-use world::World;
+use cases::{DEFAULT, DEFAULT_STATES_MAX, FULL};
+use groups::Groups;
+use known::{KNOWN, Known, Of};
+use model::{Protocol, SETTLES};
+use words::Told;
 
 fn main() -> ExitCode {
     let mut full = false;
@@ -48,7 +55,14 @@ fn main() -> ExitCode {
     println!("with all rules: no violation, whatever the interleaving");
     let mut total = 0;
     for case in DEFAULT.iter().chain(FULL.iter().filter(|_| full)) {
-        let (states, holds) = explore(*case);
+        let protocol = case.protocol();
+        let configurations = protocol.beginnings.len();
+        let (states, holds) = explore(case.name, configurations, &protocol, SETTLES);
+        total += states;
+        sound &= holds;
+    }
+    for groups in groups::DEFAULT.iter().chain(groups::FULL.iter().filter(|_| full)) {
+        let (states, holds) = explore(groups.name, groups.beginnings.len(), groups, groups::SETTLES);
         total += states;
         sound &= holds;
     }
@@ -72,43 +86,57 @@ fn main() -> ExitCode {
     }
 }
 
-/// Explores a case to the end; the number of states, and whether all was well.
-fn explore(case: Case) -> (usize, bool) {
-    let protocol = case.protocol();
-    let configurations = protocol.beginnings.len();
+/// Explores a model to the end; the number of states, and whether all was well.
+fn explore<M>(name: &str, configurations: usize, model: &M, settles: &'static str) -> (usize, bool)
+where
+    M: Told + Clone + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
     let threads = available_parallelism().map_or(1, usize::from);
-    let checker = protocol.clone().checker().threads(threads).spawn_bfs().join();
+    let checker = model.clone().checker().threads(threads).spawn_bfs().join();
     let states = checker.unique_state_count();
     println!(
-        "  {:42} {states:>11} states, {:>10} transitions, {configurations} configurations",
-        case.name,
+        "  {name:42} {states:>11} states, {:>10} transitions, {configurations} configurations",
         checker.state_count(),
     );
     let mut discoveries = checker.discoveries();
     // Were it never reached, the other properties would hold in vain.
-    let settles = discoveries.remove(SETTLES).is_some();
-    if !settles {
-        println!("  NEVER: {SETTLES}");
+    let reached = discoveries.remove(settles).is_some();
+    if !reached {
+        println!("  NEVER: {settles}");
     }
     for (property, path) in &discoveries {
         println!("  VIOLATION: {property}");
-        print_trace(&protocol, path);
+        print_trace(model, path);
     }
-    (states, settles && discoveries.is_empty())
+    (states, reached && discoveries.is_empty())
 }
 
 /// Looks for a known trace, and says whether the violation that it found is this one.
 fn find(known: &Known) -> bool {
     println!("\nwithout {}:", known.without);
-    let protocol = Protocol { only: Some(known.property), ..known.case.protocol() };
+    let only = Some(known.property);
+    match &known.of {
+        Of::Pathname(case) => find_in(known, Protocol { only, ..case.protocol() }),
+        Of::Group(groups) => find_in(known, Groups { only, ..*groups }),
+    }
+}
+
+fn find_in<M>(known: &Known, model: M) -> bool
+where
+    M: Told + Clone + Send + Sync + 'static,
+    M::State: Clone + Debug + Hash + PartialEq + Send + Sync,
+    M::Action: Clone + Debug + PartialEq,
+{
     // One thread, so that the shortest one is found, and the same one every time.
-    let checker = protocol.clone().checker().threads(1).spawn_bfs().join();
+    let checker = model.clone().checker().threads(1).spawn_bfs().join();
     let Some(path) = checker.discovery(known.property) else {
         println!("  NOT FOUND: {} ({} states)", known.trace, checker.unique_state_count());
         return false;
     };
     println!("  {} ({} states looked at)", known.property, checker.unique_state_count());
-    let lines = print_trace(&protocol, &path);
+    let lines = print_trace(&model, &path);
     match known.lacks(&lines) {
         None => {
             println!("  = trace {}: {}", known.trace, known.because);
@@ -121,17 +149,9 @@ fn find(known: &Known) -> bool {
     }
 }
 
-fn print_trace(protocol: &Protocol, path: &Path<World, Step>) -> Vec<String> {
-    let steps = path.clone().into_vec();
-    let mut lines = Vec::new();
-    if let Some((first, _)) = steps.first() {
-        println!("    [{}]", words::beginning(first));
-    }
-    for (world, step) in steps {
-        if let Some(step) = step {
-            protocol.take(&mut world.clone(), step, &mut |line| lines.push(line.to_string()));
-        }
-    }
+fn print_trace<M: Told>(model: &M, path: &Path<M::State, M::Action>) -> Vec<String> {
+    let (beginning, lines) = model.told(path);
+    println!("    [{beginning}]");
     for line in &lines {
         println!("    {line}");
     }

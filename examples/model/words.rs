@@ -3,8 +3,30 @@
 use std::fmt::{Display, Formatter, Result};
 
 use migrate::protocol::converge::Mirror;
+use stateright::{Model, Path};
 
+use crate::model::{Protocol, Step};
 use crate::world::{Actor, Content, Seen, World};
+
+/// A model whose paths can be told.
+pub(crate) trait Told: Model {
+    /// What is there at first, and a line for each step.
+    fn told(&self, path: &Path<Self::State, Self::Action>) -> (String, Vec<String>);
+}
+
+impl Told for Protocol {
+    fn told(&self, path: &Path<World, Step>) -> (String, Vec<String>) {
+        let steps = path.clone().into_vec();
+        let beginning = steps.first().map_or_else(String::new, |(world, _)| beginning(world));
+        let mut lines = Vec::new();
+        for (world, step) in steps {
+            if let Some(step) = step {
+                self.take(&mut world.clone(), step, &mut |line| lines.push(line.to_string()));
+            }
+        }
+        (beginning, lines)
+    }
+}
 
 pub(crate) const fn name(actor: Actor) -> &'static str {
     match actor {
@@ -43,7 +65,7 @@ impl Display for Sight {
 }
 
 /// The first line of a trace: who does what, and what is there.
-pub(crate) fn beginning(world: &World) -> String {
+fn beginning(world: &World) -> String {
     let script = |gateway| {
         let operations = world.operations.iter().filter(|operation| operation.gateway == gateway);
         let words: Vec<_> = operations.map(|operation| of_source(operation.leaves)).collect();
