@@ -175,6 +175,7 @@ impl ItemRule {
         let mut omitted = Vec::new();
         // Leaving out an attribute that two indexes share can halve the other one.
         for _ in 0..=layout.indexes.len() {
+            let mut changed = false;
             for index in &layout.indexes {
                 let names = [&index.partition_key, &index.sort_key];
                 if !names.into_iter().all(|name| self.plans(name))
@@ -184,12 +185,15 @@ impl ItemRule {
                 }
                 for name in names {
                     if !layout.is_table_key(name) {
-                        item.remove(name);
+                        changed |= item.remove(name).is_some();
                     }
                 }
                 if !omitted.contains(&index.name) {
                     omitted.push(index.name.clone());
                 }
+            }
+            if !changed {
+                break;
             }
         }
         omitted

@@ -156,7 +156,7 @@ impl Json {
                 detail: format!("a number that DynamoDB can't hold: {error}"),
                 offset: Some(number.offset),
             })?),
-            Self::String(text) => Value::S(text.to_string()),
+            Self::String(text) => Value::s(&**text),
             Self::Array(list) => {
                 Value::L(list.iter().map(Self::to_value).collect::<Result<_, Quarantine>>()?)
             }

@@ -142,6 +142,8 @@ pub struct Mapper {
 struct Entity {
     name: String,
     pattern: Pattern,
+    /// Whether a template asks for what the pattern captures.
+    uses_captures: bool,
     decode: Decode,
     duplicates: Duplicates,
     /// How deep a document may be so that each of its records can be an item.
@@ -196,6 +198,7 @@ impl Mapper {
             Entity {
                 name: entity.name.clone(),
                 pattern: compiled.pattern,
+                uses_captures: compiled.uses_captures,
                 decode: entity.decode,
                 duplicates: entity.duplicates,
                 levels_max: LEVELS_MAX + steps_max,

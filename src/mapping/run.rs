@@ -67,7 +67,13 @@ impl<'a> Run<'a> {
         now: Timestamp,
     ) -> Result<Self, Quarantine> {
         let pathname = blob.pathname.as_str();
-        let Some(captures) = entity.pattern.captures(pathname) else {
+        // To capture takes the regular expression several times as long as to match.
+        let captures = if entity.uses_captures {
+            entity.pattern.captures(pathname)
+        } else {
+            entity.pattern.matches(pathname).then(Vec::new)
+        };
+        let Some(captures) = captures else {
             let detail = format!("the pathname is not of the form `{}`", entity.pattern.source());
             return Err(Quarantine::new(Reason::Shape, detail));
         };
@@ -199,6 +205,9 @@ impl Run<'_> {
     fn finish(self) -> Result<Vec<MappedItem>, Quarantine> {
         if self.items.is_empty() {
             return Err(self.no_item());
+        }
+        if self.items.len() == 1 {
+            return Ok(self.items);
         }
         let mut owners = HashMap::with_capacity(self.items.len());
         for item in &self.items {

@@ -35,6 +35,8 @@ pub struct CompiledPlan {
 pub struct CompiledEntity {
     /// Which pathnames are its.
     pub pattern: Pattern,
+    /// Whether a template or condition uses what the pattern captures.
+    pub uses_captures: bool,
     /// Its items, in the order of the plan.
     pub items: Vec<CompiledItem>,
 }
@@ -50,6 +52,12 @@ pub struct CompiledItem {
     pub group_by: Option<TemplateId>,
     /// Its planned attributes, by name.
     pub attributes: Vec<(String, TemplateId)>,
+}
+
+impl CompiledItem {
+    fn templates(&self) -> impl Iterator<Item = TemplateId> {
+        self.when.into_iter().chain(self.group_by).chain(self.attributes.iter().map(|(_, id)| *id))
+    }
 }
 
 impl CompiledPlan {
@@ -100,7 +108,12 @@ fn compile_entity(templates: &mut Templates, entity: &EntityPlan) -> Result<Comp
         let compiled = compile_item(templates, item, &names);
         items.push(compiled.map_err(|problem| problem.element(index).within("item"))?);
     }
-    Ok(CompiledEntity { pattern, items })
+    let captured = |id: &TemplateId| {
+        let variables = templates.variables(*id);
+        variables.iter().any(|variable| pattern.names().iter().any(|name| **name == **variable))
+    };
+    let uses_captures = items.iter().any(|item: &CompiledItem| item.templates().any(|id| captured(&id)));
+    Ok(CompiledEntity { pattern, uses_captures, items })
 }
 
 fn compile_item(templates: &mut Templates, item: &ItemPlan, names: &[&str]) -> Result<CompiledItem, Problem> {

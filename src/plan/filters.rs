@@ -24,20 +24,54 @@ pub const FILTERS: [&str; 13] = [
 /// The tests (`is …`) that a template may use.
 const TESTS: [&str; 6] = ["defined", "undefined", "none", "string", "number", "boolean"];
 
+/// A filter without arguments.
+pub(super) type PlainFilter = fn(&Value) -> Result<Value, Error>;
+
+/// A test without arguments.
+pub(super) type PlainTest = fn(&Value) -> bool;
+
+/// The filter without arguments of this name.
+pub(super) fn plain_filter(name: &str) -> Option<PlainFilter> {
+    PLAIN_FILTERS.iter().find(|(known, _)| *known == name).map(|(_, filter)| *filter)
+}
+
+/// The test of this name.
+pub(super) fn plain_test(name: &str) -> Option<PlainTest> {
+    PLAIN_TESTS.iter().find(|(known, _)| *known == name).map(|(_, test)| *test)
+}
+
+const PLAIN_FILTERS: [(&str, PlainFilter); 10] = [
+    ("sha256", |value| Ok(Digest::of(text_of(value)?.as_bytes()).to_string().into())),
+    ("md5", |value| Ok(hex::encode(md5::Md5::digest(text_of(value)?.as_bytes())).into())),
+    ("lower", |value| Ok(text_of(value)?.to_lowercase().into())),
+    ("upper", |value| Ok(text_of(value)?.to_uppercase().into())),
+    ("trim", |value| Ok(text_or_undefined(text_of(value)?.trim()))),
+    ("epoch", |value| Ok(instant(value)?.as_second().into())),
+    ("epoch_ms", |value| {
+        let time = Timestamp::from_millisecond(whole(value)?);
+        Ok(time.map_err(|_| invalid("not a time in milliseconds"))?.as_second().into())
+    }),
+    ("iso8601", |value| Ok(iso8601(instant(value)?).into())),
+    ("date", |value| Ok(first(iso8601(instant(value)?), "2026-01-31".len()))),
+    ("month", |value| Ok(first(iso8601(instant(value)?), "2026-01".len()))),
+];
+
+const PLAIN_TESTS: [(&str, PlainTest); 6] = [
+    ("defined", |value| !value.is_undefined()),
+    ("undefined", Value::is_undefined),
+    ("none", Value::is_none),
+    ("string", |value| value.kind() == ValueKind::String),
+    ("number", Value::is_number),
+    ("boolean", |value| value.kind() == ValueKind::Bool),
+];
+
 pub(super) fn add_to(environment: &mut Environment<'static>) {
-    environment.add_filter("sha256", |value: &Value| -> Result<String, Error> {
-        Ok(Digest::of(text_of(value)?.as_bytes()).to_string())
-    });
-    environment.add_filter("md5", |value: &Value| -> Result<String, Error> {
-        Ok(hex::encode(md5::Md5::digest(text_of(value)?.as_bytes())))
-    });
-    environment
-        .add_filter("lower", |value: &Value| -> Result<String, Error> { Ok(text_of(value)?.to_lowercase()) });
-    environment
-        .add_filter("upper", |value: &Value| -> Result<String, Error> { Ok(text_of(value)?.to_uppercase()) });
-    environment.add_filter("trim", |value: &Value| -> Result<Value, Error> {
-        Ok(text_or_undefined(text_of(value)?.trim()))
-    });
+    for (name, filter) in PLAIN_FILTERS {
+        environment.add_filter(name, filter);
+    }
+    for (name, test) in PLAIN_TESTS {
+        environment.add_test(name, test);
+    }
     environment.add_filter("replace", |value: &Value, from: &str, to: &str| -> Result<Value, Error> {
         Ok(text_or_undefined(&text_of(value)?.replace(from, to)))
     });
@@ -47,31 +81,16 @@ pub(super) fn add_to(environment: &mut Environment<'static>) {
             _ => value.clone(),
         }
     });
-    environment
-        .add_filter("epoch", |value: &Value| -> Result<i64, Error> { Ok(instant(value)?.as_second()) });
-    environment.add_filter("epoch_ms", |value: &Value| -> Result<i64, Error> {
-        let ms = whole(value)?;
-        Ok(Timestamp::from_millisecond(ms).map_err(|_| invalid("not a time in milliseconds"))?.as_second())
-    });
     environment.add_filter("plus", |value: &Value, span: &str| -> Result<i64, Error> {
         let span = Span::try_from(span.to_owned()).map_err(|_| invalid("not a duration such as `30d`"))?;
         let seconds = i64::try_from(span.0.as_secs()).map_err(|_| invalid("a duration is too long"))?;
         instant(value)?.as_second().checked_add(seconds).ok_or_else(|| invalid("a time is out of range"))
     });
-    environment
-        .add_filter("iso8601", |value: &Value| -> Result<String, Error> { Ok(iso8601(instant(value)?)) });
-    environment.add_filter("date", |value: &Value| -> Result<String, Error> {
-        Ok(iso8601(instant(value)?).chars().take("2026-01-31".len()).collect())
-    });
-    environment.add_filter("month", |value: &Value| -> Result<String, Error> {
-        Ok(iso8601(instant(value)?).chars().take("2026-01".len()).collect())
-    });
-    environment.add_test("defined", |value: &Value| !value.is_undefined());
-    environment.add_test("undefined", Value::is_undefined);
-    environment.add_test("none", Value::is_none);
-    environment.add_test("string", |value: &Value| value.kind() == ValueKind::String);
-    environment.add_test("number", |value: &Value| value.is_number());
-    environment.add_test("boolean", |value: &Value| value.kind() == ValueKind::Bool);
+}
+
+fn first(mut text: String, letters: usize) -> Value {
+    text.truncate(letters);
+    text.into()
 }
 
 fn text_or_undefined(text: &str) -> Value {

@@ -16,6 +16,7 @@ mod overrides;
 pub mod pattern;
 mod problem;
 pub mod records;
+mod simple;
 pub mod template;
 mod types;
 

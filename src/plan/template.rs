@@ -6,7 +6,6 @@
 //! repeats a value.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::sync::Arc;
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, UndefinedBehavior, Value};
@@ -15,9 +14,14 @@ use serde::Serialize;
 use super::compile::{GROUP, RECORD_VARIABLES};
 use super::filters;
 use super::input::{Invalid, text_of};
+use super::simple::Simple;
 
 /// Instructions that one template may execute; a key's template takes about ten.
 const FUEL: u64 = 20_000;
+
+/// What is around a condition, as the engine has it.
+const IF: &str = "{% if (";
+const END_IF: &str = ") %}1{% endif %}";
 
 /// A template or a condition of a [`Templates`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -88,7 +92,7 @@ enum Part {
 }
 
 /// A piece that the engine evaluates: its place among all of them, which is also its name there.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Evaluation(usize);
 
 #[derive(Debug)]
@@ -97,6 +101,8 @@ struct Source {
     name: String,
     text: String,
     scope: Scope,
+    /// The same, where it needs no engine.
+    simple: Option<Simple>,
 }
 
 /// For how long what an expression is stays the same.
@@ -123,17 +129,19 @@ impl Scope {
 }
 
 /// What an expression is, and the generation of its scope in which it was evaluated.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 struct Outcome {
+    evaluation: Evaluation,
     generation: u64,
-    text: Result<Arc<str>, RenderError>,
+    text: Result<String, RenderError>,
 }
 
 /// What the expressions of a plan are for one blob, as far as they were asked for.
 #[derive(Debug)]
 pub struct Evaluated {
     context: Value,
-    results: Vec<Option<Outcome>>,
+    /// Of the expressions that were asked for, in that order: a blob asks for a few of all in the plan.
+    results: Vec<Outcome>,
     /// How often each scope was entered.
     generations: [u64; 3],
 }
@@ -187,7 +195,7 @@ impl Templates {
     pub fn add_condition(&mut self, source: &str, names: &[&str]) -> Result<TemplateId, String> {
         // Alone first, so that nothing in it can end the statement around it.
         self.conditions.compile_expression(source).map_err(|error| words(&error))?;
-        let statement = format!("{{% if ({source}) %}}1{{% endif %}}");
+        let statement = format!("{IF}{source}{END_IF}");
         self.insert(Kind::Condition, source, statement, names)
     }
 
@@ -213,20 +221,21 @@ impl Templates {
     /// # Errors
     /// [`RenderError`], the same for the same input, always.
     pub fn render(&self, id: TemplateId, evaluated: &mut Evaluated) -> Result<String, RenderError> {
-        let mut text = String::new();
-        match &self.compiled[id.0] {
-            Compiled::Whole(evaluation) => text.push_str(&self.evaluate(*evaluation, evaluated)?),
+        let text = match &self.compiled[id.0] {
+            Compiled::Whole(evaluation) => self.evaluate(*evaluation, evaluated)?.to_owned(),
             Compiled::Parts(parts) => {
+                // Evaluated before, so that the text is allocated once.
+                let mut length = 0;
                 for part in parts {
-                    match part {
-                        Part::Text(literal) => text.push_str(literal),
-                        Part::Expression(evaluation) => {
-                            text.push_str(&self.evaluate(*evaluation, evaluated)?);
-                        }
-                    }
+                    length += self.part(part, evaluated)?.len();
                 }
+                let mut text = String::with_capacity(length);
+                for part in parts {
+                    text.push_str(self.part(part, evaluated)?);
+                }
+                text
             }
-        }
+        };
         if text.is_empty() { Err(RenderError::Missing) } else { Ok(text) }
     }
 
@@ -255,7 +264,7 @@ impl Templates {
             for evaluation in parts.iter().filter_map(Part::evaluation) {
                 let text = self.evaluate(evaluation, evaluated).ok().filter(|text| !text.is_empty());
                 let expression = self.sources[evaluation.0].text.clone();
-                inputs.push(Traced { expression, text: text.map(|text| text.to_string()) });
+                inputs.push(Traced { expression, text: text.map(str::to_owned) });
             }
         }
         let (text, problem) = match self.render(id, evaluated) {
@@ -266,19 +275,42 @@ impl Templates {
         Trace { template: self.source(id).to_owned(), inputs, text, problem }
     }
 
-    fn evaluate(&self, evaluation: Evaluation, evaluated: &mut Evaluated) -> Result<Arc<str>, RenderError> {
+    fn part<'a>(&'a self, part: &'a Part, evaluated: &'a mut Evaluated) -> Result<&'a str, RenderError> {
+        match part {
+            Part::Text(literal) => Ok(literal),
+            Part::Expression(evaluation) => self.evaluate(*evaluation, evaluated),
+        }
+    }
+
+    fn evaluate<'a>(
+        &self,
+        evaluation: Evaluation,
+        evaluated: &'a mut Evaluated,
+    ) -> Result<&'a str, RenderError> {
         let Evaluated { context, results, generations } = evaluated;
-        results.resize(self.sources.len(), None);
         let source = &self.sources[evaluation.0];
         let generation = generations[source.scope as usize];
-        if let Some(known) = results[evaluation.0].as_ref().filter(|known| known.generation == generation) {
-            return known.text.clone();
+        let known = results.iter().position(|known| known.evaluation == evaluation);
+        let at = match known {
+            Some(at) if results[at].generation == generation => at,
+            _ => {
+                let text = self.text(source, context).map_err(|error| classify(&error));
+                let outcome = Outcome { evaluation, generation, text };
+                match known {
+                    Some(at) => results[at] = outcome,
+                    None => results.push(outcome),
+                }
+                known.unwrap_or(results.len() - 1)
+            }
+        };
+        results[at].text.as_deref().map_err(Clone::clone)
+    }
+
+    fn text(&self, source: &Source, context: &Value) -> Result<String, Error> {
+        if let Some(text) = source.simple.as_ref().and_then(|simple| simple.text(context)) {
+            return Ok(text);
         }
-        let template = self.environment(source.kind).get_template(&source.name);
-        let text = template.and_then(|template| template.render(&*context));
-        let text = text.map(Arc::from).map_err(|error| classify(&error));
-        results[evaluation.0] = Some(Outcome { generation, text: text.clone() });
-        text
+        self.environment(source.kind).get_template(&source.name)?.render(context)
     }
 
     fn insert(
@@ -321,11 +353,15 @@ impl Templates {
         while let Some(start) = rest.find("{{") {
             let length = end_of_expression(&rest[start..])?;
             let expression = &rest[start..start + length];
-            parts.push(Part::Text(rest[..start].to_owned()));
+            if start > 0 {
+                parts.push(Part::Text(rest[..start].to_owned()));
+            }
             parts.push(Part::Expression(self.add_source(Kind::Template, expression.to_owned()).ok()?));
             rest = &rest[start + length..];
         }
-        parts.push(Part::Text(rest.to_owned()));
+        if !rest.is_empty() {
+            parts.push(Part::Text(rest.to_owned()));
+        }
         Some(parts)
     }
 
@@ -341,8 +377,17 @@ impl Templates {
         let added = environment.add_template_owned(name.clone(), text.clone());
         added.map_err(|error| words(&error))?;
         let variables = environment.get_template(&name).map(|template| template.undeclared_variables(false));
-        let scope = Scope::of(&variables.unwrap_or_default());
-        self.sources.push(Source { kind, name, text, scope });
+        let variables = variables.unwrap_or_default();
+        let simple = match kind {
+            Kind::Template => Simple::template(&text),
+            Kind::Condition => {
+                let source = text.strip_prefix(IF).and_then(|rest| rest.strip_suffix(END_IF));
+                source.and_then(Simple::condition)
+            }
+        };
+        // A word of the language, such as `true`, is no variable.
+        let simple = simple.filter(|simple| variables.contains(simple.variable()));
+        self.sources.push(Source { kind, name, text, scope: Scope::of(&variables), simple });
         Ok(Evaluation(self.sources.len() - 1))
     }
 
@@ -421,7 +466,7 @@ fn words(error: &Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::input::ExactNumber;
+    use crate::plan::input::{ExactNumber, invalid};
 
     fn render(source: &str, body: &[(&str, Value)]) -> Result<String, RenderError> {
         let mut templates = Templates::default();
@@ -459,6 +504,82 @@ mod tests {
         }
         let half = render("{{ body.n / 2 }}", &[("n", Value::from(1))]);
         assert_eq!(half, Err(RenderError::Failed("a computed number is not whole".to_owned())));
+    }
+
+    /// What needs no engine is what the engine would say.
+    #[test]
+    fn simple_expressions_are_what_the_engine_says() {
+        let time = "2026-01-31T23:59:59.9Z";
+        let body = Value::from_pairs([
+            ("text", Value::from(" Ada@Example.com ")),
+            ("time", Value::from(time)),
+            ("empty", Value::from("")),
+            ("null", Value::from(())),
+            ("whole", Value::from(1_769_817_600)),
+            ("exact", ExactNumber::value(&"1.50".into())),
+            ("truth", Value::from(false)),
+            ("inner", Value::from_pairs([("list", Value::from(vec![1])), ("text", Value::from("x"))])),
+            ("invalid", invalid("it can't be used").into()),
+        ]);
+        let paths = [
+            "text",
+            "time",
+            "empty",
+            "null",
+            "whole",
+            "exact",
+            "truth",
+            "inner",
+            "inner.list",
+            "inner.text",
+            "invalid",
+            "absent",
+            "absent.deeper",
+            "text.deeper",
+        ];
+        let filters = [
+            "",
+            "|lower",
+            " | upper | md5",
+            " | trim",
+            "| iso8601 ",
+            " | epoch",
+            " | epoch_ms",
+            " | date | lower",
+            " | month",
+            " | sha256",
+        ];
+        let templates =
+            filters.iter().flat_map(|filters| paths.map(|path| format!("{{{{ body.{path}{filters} }}}}")));
+        let tests = ["defined", "undefined", "none", "string", "number", "boolean"];
+        let conditions = tests.iter().flat_map(|test| paths.map(|path| format!("body.{path} is {test}")));
+        let cases = templates.map(|source| (Kind::Template, source));
+        let (mut with, mut without) = (Templates::default(), Templates::default());
+        let mut simple = 0;
+        for (kind, source) in cases.chain(conditions.map(|source| (Kind::Condition, source))) {
+            let mut outcome = |templates: &mut Templates, engine: bool| {
+                let add = if kind == Kind::Template { Templates::add } else { Templates::add_condition };
+                let id = add(templates, &source, &["body"]).expect("it compiles");
+                let last = templates.sources.last_mut().expect("it was added");
+                simple += usize::from(last.simple.is_some());
+                if engine {
+                    last.simple = None;
+                }
+                let mut evaluated = Evaluated::new(Value::from_pairs([("body", body.clone())]));
+                match kind {
+                    Kind::Template => templates.render(id, &mut evaluated),
+                    Kind::Condition => templates.holds(id, &mut evaluated).map(|holds| holds.to_string()),
+                }
+            };
+            assert_eq!(outcome(&mut with, false), outcome(&mut without, true), "{source}");
+        }
+        assert_eq!(simple, 2 * paths.len() * (filters.len() + tests.len()));
+        let mut templates = Templates::default();
+        for source in ["{{ true }}", "{{ none }}", "{{ body.text | lower is defined }}", "{{ body.text[0] }}"]
+        {
+            templates.add(source, &["body"]).expect("it compiles");
+        }
+        assert!(templates.sources.iter().all(|source| source.simple.is_none()));
     }
 
     #[test]
