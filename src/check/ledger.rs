@@ -272,9 +272,13 @@ fn share(part: u64, all: u64) -> f64 {
     part as f64 / all.max(1) as f64
 }
 
-/// Keeps a name by its composed form. Plain ASCII is composed, and so is no twin's form but its own.
+/// The ASCII characters that another one composes to: U+037E, U+212A and U+1FEF do, in this order.
+const COMPOSED_ASCII: [char; 3] = [';', 'K', '`'];
+
+/// Keeps a name by its composed form. Most names are ASCII, and are composed: of those, only such as another
+/// name can compose to are kept.
 fn note_form(connection: &Connection, kind: TwinKind, name: &str) -> rusqlite::Result<()> {
-    if name.is_ascii() {
+    if name.is_ascii() && !name.contains(COMPOSED_ASCII) {
         return Ok(());
     }
     let form: String = name.nfc().collect();
@@ -319,4 +323,18 @@ fn twins(connection: &Connection) -> rusqlite::Result<(u64, Vec<Twins>)> {
         twins.push(Twins { kind, names: found.collect::<rusqlite::Result<_>>()? });
     }
     Ok((count, twins))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_compose_to_ascii_by_these_characters_alone() {
+        let others = ('\u{80}'..=char::MAX)
+            .filter(|letter| std::iter::once(*letter).nfc().all(|composed| composed.is_ascii()));
+        let composed: Vec<char> = others.flat_map(|letter| std::iter::once(letter).nfc()).collect();
+        assert_eq!(composed, [';', '`', 'K']);
+        assert!(composed.iter().all(|letter| COMPOSED_ASCII.contains(letter)));
+    }
 }

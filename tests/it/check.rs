@@ -121,6 +121,24 @@ fn what_cannot_be_mapped_is_named_with_reason_and_offset() {
 }
 
 #[test]
+fn a_name_that_composes_to_plain_ascii_has_its_twin() {
+    let bodies = [
+        ("notes/K.json", r#"{"id": "1"}"#),
+        ("notes/\u{212a}.json", r#"{"id": "2"}"#),
+        ("notes/other.json", r#"{"id": "a;b"}"#),
+        ("notes/question.json", "{\"id\": \"a\u{37e}b\"}"),
+        ("notes/plain.json", r#"{"id": "K"}"#),
+    ];
+    let (_source, sandbox) = notes(&plan(false), &bodies);
+    let twins = json!([
+        {"kind": "pathname", "names": ["notes/K.json", "notes/\u{212a}.json"]},
+        {"kind": "key", "names": ["NOTE#a;b / METADATA", "NOTE#a\u{37e}b / METADATA"]},
+    ]);
+    let report = check(&sandbox, 0);
+    assert_eq!((&report["twin_count"], &report["twins"]), (&json!(2), &twins));
+}
+
+#[test]
 fn two_blobs_that_want_one_key_collide_unless_they_are_of_one_group() {
     let bodies = [
         ("notes/a.json", r#"{"id": "n1", "text": "older"}"#),
