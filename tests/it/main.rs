@@ -22,6 +22,7 @@ mod kill;
 #[cfg(feature = "embedded")]
 mod local;
 mod mapping;
+mod mapping_local;
 #[cfg(feature = "embedded")]
 mod migration;
 mod plan;
