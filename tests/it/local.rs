@@ -124,6 +124,11 @@ impl Source {
         all - fixture::SHARED_ITEMS
     }
 
+    /// How many of the blobs have expired: they are mapped, and their items may be gone.
+    pub(crate) fn expired(&self) -> usize {
+        self.blobs.iter().filter(|blob| EXPIRED.contains(&blob.pathname.as_str())).count()
+    }
+
     /// How many blobs are mapped, ignored and accepted.
     pub(crate) fn verdicts(&self) -> [usize; 3] {
         let count =
@@ -162,6 +167,11 @@ impl Tables<'_> {
         let text = |item: &Item, name: &str| item[name].as_s().unwrap().to_owned();
         let keyed = |item| (Key::new(text(&item, "PK"), text(&item, "SK")), item);
         self.scan(Table::Data).into_iter().map(keyed).collect()
+    }
+
+    /// The blobs that have an item, but for example data that has expired.
+    pub(crate) fn owners(&self) -> BTreeSet<String> {
+        self.items().values().filter_map(owner).collect()
     }
 
     /// What the mirror says; each item must be named by its anchor.

@@ -175,12 +175,24 @@ impl Migration<'_> {
         }
         assert_eq!((&report["settled"], &backfill["quarantined"]), (&json!(true), &json!([])));
         assert_eq!(self.tables.items().len(), self.source.items());
+        self.each_blob_is_accounted_for(report["sweeps"].as_array().unwrap().last().unwrap());
         assert_eq!(self.name(0), "Changed During The Export");
         assert_eq!(self.name(1), "Changed After The Export");
         assert_eq!(self.name(3), "Changed Before The Load");
         assert_eq!(self.name(4), "Changed During The Load");
         let again = self.run(0, &["dual-write", "--once"]);
         assert_eq!((&again["backfill"]["written"], &again["backfill"]["equal"]), (&json!(0), &json!(mapped)));
+    }
+
+    /// Written, superseded, ignored, accepted and quarantined are all that is listed. Whose items are in the
+    /// table says how many were written.
+    fn each_blob_is_accounted_for(&self, sweep: &Json) {
+        let count = |name: &str| usize::try_from(sweep[name].as_u64().unwrap()).unwrap();
+        let quarantined = sweep["drift"].as_array().unwrap().len();
+        let written = self.tables.owners().len() + self.source.expired();
+        let account = [written, count("superseded"), count("ignored"), count("accepted"), quarantined];
+        assert_eq!(account.iter().sum::<usize>(), self.source.blobs.len(), "{account:?}");
+        assert_eq!(quarantined, 0, "{account:?}");
     }
 
     fn damage_is_found_and_repaired(&self) {

@@ -109,20 +109,87 @@ async fn the_engine_takes_every_item_and_gives_it_back() {
 }
 
 #[cfg(feature = "embedded")]
-#[test]
-fn a_store_of_every_shape_migrates_and_only_what_cannot_be_held_is_left() {
-    let mut sandbox = crate::support::Sandbox::new();
-    sandbox.write("migration-plan.md", fixture::SHAPES_PLAN);
-    let _stores = sandbox.emulate(&["--seed", "shapes"]);
-    sandbox.run(&["provision"]).expect(0);
-    sandbox.run(&["export"]).expect(0);
-    sandbox.run(&["dual-write", "--once"]).expect(3);
-    let validated = sandbox.run(&["validate"]).expect(5);
-    let shapes = fixture::shapes();
-    let left = shapes.iter().filter(|blob| matches!(blob.expected, Expected::Quarantined(_))).count();
-    let result = validated.stdout.lines().last().unwrap();
-    assert_eq!(
-        result.split_whitespace().collect::<Vec<_>>().join(" "),
-        format!("result NOT equal: {left} × unmappable")
-    );
+mod whole {
+    use std::collections::BTreeSet;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::local::Source;
+    use crate::support::Sandbox;
+    use crate::target_local::Local;
+
+    /// A whole migration by the real commands: each blob is accounted for, and only what can't be held is left.
+    fn migrate_every_shape(sandbox: &Sandbox) {
+        let run = |code: i32, command: &[&str]| {
+            sandbox.run(&[command, &["--output", "json"]].concat()).expect(code).json()
+        };
+        let shapes = fixture::shapes();
+        let count =
+            |verdict: fn(&Expected) -> bool| shapes.iter().filter(|blob| verdict(&blob.expected)).count();
+        let ignored = count(|expected| *expected == Expected::Ignored);
+        let accepted = count(|expected| matches!(expected, Expected::Accepted(_)));
+        let quarantined: BTreeSet<&str> = shapes
+            .iter()
+            .filter(|blob| matches!(blob.expected, Expected::Quarantined(_)))
+            .map(|blob| blob.pathname.as_str())
+            .collect();
+
+        sandbox.run(&["provision"]).expect(0);
+        sandbox.run(&["export"]).expect(0);
+        let check = run(3, &["check"]);
+        let load = run(3, &["dual-write", "--once"]);
+        let backfill = &load["backfill"];
+        let names = |list: &serde_json::Value| -> BTreeSet<String> {
+            list.as_array().unwrap().iter().map(|name| name.as_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!((&backfill["ignored"], &backfill["accepted"]), (&json!(ignored), &json!(accepted)));
+        assert_eq!((&backfill["failed"], &backfill["unmapped"]), (&json!([]), &json!([])));
+        assert!(names(&backfill["quarantined"]).iter().eq(&quarantined), "{backfill}");
+
+        let validated = run(5, &["validate"]);
+        let sweep = &validated["sweeps"][0];
+        let drift = sweep["drift"].as_array().unwrap();
+        assert!(drift.iter().all(|drift| drift["kind"] == "unmappable"), "{drift:?}");
+        let left: BTreeSet<&str> = drift.iter().map(|drift| drift["pathname"].as_str().unwrap()).collect();
+        assert_eq!((left, drift.len()), (quarantined.clone(), quarantined.len()));
+
+        // Whose items are in the table says how many blobs were written.
+        let tables = Source::empty();
+        let written = tables.tables(&sandbox.variable("DYNAMODB_ENDPOINT"), "shapes").owners().len();
+        let superseded = sweep["superseded"].as_u64().unwrap();
+        let account = [written, superseded.try_into().unwrap(), ignored, accepted, quarantined.len()];
+        assert_eq!(account.iter().sum::<usize>(), shapes.len(), "{account:?}");
+        let said =
+            ["written", "superseded", "ignored", "accepted", "quarantined"].map(|name| &check["blobs"][name]);
+        assert_eq!(account.map(|blobs| json!(blobs)).each_ref(), said, "and `check` said so before");
+        assert_eq!(check["blobs"]["listed"], shapes.len());
+    }
+
+    #[test]
+    fn a_store_of_every_shape_migrates_and_only_what_cannot_be_held_is_left() {
+        let mut sandbox = Sandbox::new();
+        sandbox.write("migration-plan.md", fixture::SHAPES_PLAN);
+        let _stores = sandbox.emulate(&["--seed", "shapes"]);
+        migrate_every_shape(&sandbox);
+        let validated = sandbox.run(&["validate"]).expect(5);
+        let shapes = fixture::shapes();
+        let left = shapes.iter().filter(|blob| matches!(blob.expected, Expected::Quarantined(_))).count();
+        let result = validated.stdout.lines().last().unwrap();
+        assert_eq!(
+            result.split_whitespace().collect::<Vec<_>>().join(" "),
+            format!("result NOT equal: {left} × unmappable")
+        );
+    }
+
+    #[test]
+    fn a_store_of_every_shape_migrates_into_amazons_dynamodb_local() {
+        let mut sandbox = Sandbox::new();
+        sandbox.write("migration-plan.md", fixture::SHAPES_PLAN);
+        let _stores = sandbox.emulate(&["--seed", "shapes"]);
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = runtime.block_on(Local::start());
+        sandbox.set("DYNAMODB_ENDPOINT", &local.endpoint());
+        migrate_every_shape(&sandbox);
+    }
 }
