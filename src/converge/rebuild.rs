@@ -16,7 +16,7 @@ const RECORDS: usize = 100;
 /// Hands out the JSON of a blob, or its NDJSON, piece by piece: what its items have, in the places that `skeleton` says.
 ///
 /// It says what the blob said: numbers are in DynamoDB's form, members in the order of their names. Memory
-/// does not grow with its length, but for one place a record.
+/// does not grow with its length.
 ///
 /// # Errors
 /// `Corrupt` where an item is missing, another blob's, or not what the plan makes of a record; what the store
@@ -28,21 +28,25 @@ pub async fn rebuild(
     skeleton: &Skeleton,
     mut take: impl FnMut(&[u8]) -> io::Result<()> + Send,
 ) -> Result<()> {
-    let pieces = mapper.pieces(entity, skeleton);
-    let mut rest = &pieces[..];
-    while !rest.is_empty() {
+    let mut pieces = mapper.pieces(entity, skeleton);
+    loop {
         let mut records = 0;
-        let length = rest.iter().take_while(|piece| {
+        let mut some = Vec::new();
+        while records < RECORDS
+            && let Some(piece) = pieces.next()
+        {
             records += usize::from(matches!(piece, Piece::Record { .. }));
-            records <= RECORDS
-        });
-        let (some, after) = rest.split_at(length.count());
+            some.push(piece);
+        }
+        if some.is_empty() {
+            return Ok(());
+        }
         let heads = some.iter().filter_map(|piece| match piece {
             Piece::Record { item, .. } => Some(*item),
             Piece::Text(_) => None,
         });
         let mut found = items(control, anchor, heads).await?.into_iter();
-        for piece in some {
+        for piece in &some {
             match piece {
                 Piece::Text(text) => take(text.as_bytes()),
                 Piece::Record { rule, item } => {
@@ -59,9 +63,7 @@ pub async fn rebuild(
                 Error::new(ErrorKind::Internal, OPERATION).key(&anchor.pathname).source(error)
             })?;
         }
-        rest = after;
     }
-    Ok(())
 }
 
 /// The items of an anchor with these numbers.

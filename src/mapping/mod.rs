@@ -49,7 +49,7 @@ pub use json::{Json, JsonNumber, LEVELS_MAX};
 pub use outline::{Halt, Outline};
 pub use quarantine::{Quarantine, Reason};
 pub use records::Place;
-pub use skeleton::{Piece, Skeleton};
+pub use skeleton::{Piece, Pieces, Skeleton};
 pub use streaming::{Position, Records};
 
 /// What the plan says of a pathname.

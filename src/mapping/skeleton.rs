@@ -55,9 +55,9 @@ impl Skeleton {
 }
 
 /// How a list is written in JSON.
-const JSON: [&str; 3] = ["[", ",", "]"];
+const JSON: Signs = ["[", ",", "]"];
 /// How a list of documents is written in NDJSON.
-const LINES: [&str; 3] = ["", "\n", "\n"];
+const LINES: Signs = ["", "\n", "\n"];
 
 /// A piece of a document's JSON text.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +71,85 @@ pub enum Piece<'a> {
         /// The number of its item.
         item: usize,
     },
+}
+
+/// The pieces of a document, one after the other. See [`Mapper::pieces`].
+#[derive(Debug)]
+pub struct Pieces<'a> {
+    /// What is begun and not finished, the outermost first; as deep as the plan's paths.
+    open: Vec<Open<'a>>,
+}
+
+/// A list stands between the first and the last of its signs, the second one between its elements.
+type Signs = [&'static str; 3];
+
+#[derive(Debug)]
+enum Open<'a> {
+    Part(&'a Part, Signs),
+    Text(Cow<'a, str>),
+    Elements(std::slice::Iter<'a, Part>, Signs, bool),
+    Members(std::collections::btree_map::Iter<'a, String, Part>, bool),
+    Records { rule: usize, next: usize, step: usize, left: usize, comma: &'static str },
+}
+
+impl<'a> Iterator for Pieces<'a> {
+    type Item = Piece<'a>;
+
+    fn next(&mut self) -> Option<Piece<'a>> {
+        loop {
+            match self.open.pop()? {
+                Open::Text(text) => return Some(Piece::Text(text)),
+                Open::Part(part, signs) => match part {
+                    Part::Text(text) => return Some(Piece::Text(Cow::Borrowed(text))),
+                    Part::Record(rule, item) => return Some(Piece::Record { rule: *rule, item: *item }),
+                    Part::Records { rule, first, step, count } => self.open.push(Open::Records {
+                        rule: *rule,
+                        next: *first,
+                        step: *step,
+                        left: *count,
+                        comma: signs[1],
+                    }),
+                    Part::List(parts) => {
+                        self.open.push(Open::Elements(parts.iter(), signs, true));
+                        return Some(Piece::Text(Cow::Borrowed(signs[0])));
+                    }
+                    Part::Object(members) => {
+                        self.open.push(Open::Members(members.iter(), true));
+                        return Some(Piece::Text(Cow::Borrowed("{")));
+                    }
+                },
+                Open::Elements(mut parts, signs, first) => {
+                    let Some(part) = parts.next() else { return Some(Piece::Text(Cow::Borrowed(signs[2]))) };
+                    self.open.push(Open::Elements(parts, signs, false));
+                    // Records in a row are elements of this list; within an element, all lists are JSON's.
+                    let within = if matches!(part, Part::Records { .. }) { signs } else { JSON };
+                    self.open.push(Open::Part(part, within));
+                    if !first {
+                        return Some(Piece::Text(Cow::Borrowed(signs[1])));
+                    }
+                }
+                Open::Members(mut members, first) => {
+                    let Some((name, part)) = members.next() else {
+                        return Some(Piece::Text(Cow::Borrowed("}")));
+                    };
+                    self.open.push(Open::Members(members, false));
+                    self.open.push(Open::Part(part, JSON));
+                    let comma = if first { "" } else { "," };
+                    return Some(Piece::Text(Cow::Owned(format!("{comma}{}:", quoted(name)))));
+                }
+                Open::Records { rule, next, step, left, comma } => {
+                    let Some(left) = left.checked_sub(1) else { continue };
+                    if left > 0 {
+                        // What overflows is no number of an item, as its reader will find.
+                        let next = next.saturating_add(step);
+                        self.open.push(Open::Records { rule, next, step, left, comma });
+                        self.open.push(Open::Text(Cow::Borrowed(comma)));
+                    }
+                    return Some(Piece::Record { rule, item: next });
+                }
+            }
+        }
+    }
 }
 
 /// A record that an item has.
@@ -151,46 +230,6 @@ pub(super) fn around(rest: &Rest, unit: &mut dyn FnMut() -> Result<Part, Halt>) 
 }
 
 impl Part {
-    /// A list stands between the first and the last of `signs`, the second one between its elements; within
-    /// an element, all lists are JSON's.
-    fn pieces<'a>(&'a self, signs: [&'static str; 3], pieces: &mut Vec<Piece<'a>>) {
-        let text = |text: &'a str| Piece::Text(Cow::Borrowed(text));
-        match self {
-            Self::Text(own) => pieces.push(text(own)),
-            Self::Record(rule, item) => pieces.push(Piece::Record { rule: *rule, item: *item }),
-            Self::Records { rule, first, step, count } => {
-                for number in 0..*count {
-                    if number > 0 {
-                        pieces.push(text(signs[1]));
-                    }
-                    // What overflows is no number of an item, as its reader will find.
-                    let item = first.saturating_add(step.saturating_mul(number));
-                    pieces.push(Piece::Record { rule: *rule, item });
-                }
-            }
-            Self::List(parts) => {
-                pieces.push(text(signs[0]));
-                for (number, part) in parts.iter().enumerate() {
-                    if number > 0 {
-                        pieces.push(text(signs[1]));
-                    }
-                    let within = if matches!(part, Self::Records { .. }) { signs } else { JSON };
-                    part.pieces(within, pieces);
-                }
-                pieces.push(text(signs[2]));
-            }
-            Self::Object(members) => {
-                pieces.push(text("{"));
-                for (number, (name, part)) in members.iter().enumerate() {
-                    let comma = if number > 0 { "," } else { "" };
-                    pieces.push(Piece::Text(Cow::Owned(format!("{comma}{}:", quoted(name)))));
-                    part.pieces(JSON, pieces);
-                }
-                pieces.push(text("}"));
-            }
-        }
-    }
-
     /// How many bytes of text it holds.
     pub(super) fn text_bytes(&self) -> usize {
         match self {
@@ -250,11 +289,10 @@ impl Mapper {
 
     /// What the body of a blob is put together from, in its order.
     #[must_use]
-    pub fn pieces<'a>(&self, entity: EntityId, skeleton: &'a Skeleton) -> Vec<Piece<'a>> {
+    pub fn pieces<'a>(&self, entity: EntityId, skeleton: &'a Skeleton) -> Pieces<'a> {
         let lines = self.entities[entity.0].decode == Decode::Ndjson;
-        let mut pieces = Vec::new();
-        skeleton.0.pieces(if lines { LINES } else { JSON }, &mut pieces);
-        pieces
+        let signs = if lines { LINES } else { JSON };
+        Pieces { open: vec![Open::Part(&skeleton.0, signs)] }
     }
 
     /// How many items before an item hold parts of its record.

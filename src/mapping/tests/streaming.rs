@@ -135,7 +135,7 @@ fn text(mapper: &Mapper, entity: EntityId, items: &[MappedItem], skeleton: &Skel
             mapper.record(entity, *rule, &parts).expect("all of it is there").to_string()
         }
     };
-    mapper.pieces(entity, skeleton).iter().map(piece).collect()
+    mapper.pieces(entity, skeleton).map(|next| piece(&next)).collect()
 }
 
 /// What was put together says the same, and with anything else in it, it does not.
