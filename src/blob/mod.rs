@@ -6,6 +6,7 @@
 //!
 //! Nothing in here knows of plans, of DynamoDB or of the protocol.
 
+pub mod certificate;
 pub mod client;
 pub mod emulator;
 pub mod faults;

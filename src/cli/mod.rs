@@ -26,6 +26,7 @@ mod dual_write;
 mod emulate;
 mod export;
 mod flags;
+mod gateway_cert;
 mod init;
 mod interrupt;
 mod output;
@@ -74,6 +75,7 @@ enum Command {
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
     Emulate(emulate::Emulate),
+    GatewayCert(gateway_cert::GatewayCert),
 }
 
 impl Command {
@@ -90,6 +92,7 @@ impl Command {
             #[cfg(feature = "embedded")]
             Self::Demo(args) => demo::run(args, context).await,
             Self::Emulate(args) => emulate::run(args, context).await,
+            Self::GatewayCert(args) => gateway_cert::run(args, context),
         }
     }
 }

@@ -12,6 +12,8 @@ use migrate::blob::store::Access;
 use migrate::clock::SystemClock;
 use secrecy::SecretString;
 
+use crate::canonical::Canonical;
+
 const TOKEN: &str = "vercel_blob_rw_SdK_secret_of_the_tests";
 
 async fn emulator(change: impl FnOnce(&mut ServerConfig)) -> Emulator {
@@ -22,15 +24,16 @@ async fn emulator(change: impl FnOnce(&mut ServerConfig)) -> Emulator {
     Emulator::start(config, Arc::new(SystemClock::new())).await.unwrap()
 }
 
-/// Runs a script to its end; its output is shown where it fails.
-async fn node(script: &str, environment: &[(&str, String)]) {
+/// Runs a script to its end; its output is shown where it fails. `preload` decides how it gets to the content
+/// hosts.
+async fn node(script: &str, preload: &str, environment: &[(&str, String)]) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
     assert!(
         directory.join("node_modules/@vercel/blob").is_dir(),
         "the SDK is not installed: run `.ci/setup`, or `npm ci` in tests/node"
     );
     let output = tokio::process::Command::new("node")
-        .args(["--import", "./canonical.mjs", script])
+        .args(["--import", preload, script])
         .current_dir(directory)
         .env_remove("NODE_OPTIONS")
         .env_remove("VERCEL_OIDC_TOKEN")
@@ -47,24 +50,40 @@ async fn node(script: &str, environment: &[(&str, String)]) {
     );
 }
 
-async fn whole_surface(access: Access) {
+async fn whole_surface(script: &str, access: Access) {
     let emulator = emulator(|server| server.access = access).await;
+    node(script, "./canonical.mjs", &surface_environment(&emulator, access)).await;
+    emulator.shutdown().await;
+}
+
+fn surface_environment(emulator: &Emulator, access: Access) -> Vec<(&'static str, String)> {
     let mut environment = emulator.environment().to_vec();
     environment.push(("VERCEL_BLOB_RETRIES", "0".to_owned()));
     environment.push(("ACCESS", access.as_str().to_owned()));
     environment.push(("STORE_ID", "SdK".to_owned()));
-    node("sdk.mjs", &environment).await;
-    emulator.shutdown().await;
+    environment
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_whole_surface_on_a_public_store() {
-    whole_surface(Access::Public).await;
+    whole_surface("sdk.mjs", Access::Public).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn its_whole_surface_on_a_private_store() {
-    whole_surface(Access::Private).await;
+    whole_surface("sdk.mjs", Access::Private).await;
+}
+
+/// As an application would: nothing is rewritten, content comes over TLS from the hosts in its URLs.
+#[tokio::test(flavor = "multi_thread")]
+async fn its_whole_surface_over_tls() {
+    let emulator = emulator(|server| server.access = Access::Private).await;
+    let canonical = Canonical::of(emulator.server(), "SdK").await;
+    let mut environment = surface_environment(&emulator, Access::Private);
+    environment.push(("HTTPS_PROXY", canonical.proxy()));
+    environment.push(("NODE_EXTRA_CA_CERTS", canonical.ca().to_str().unwrap().to_owned()));
+    node("sdk.mjs", "./proxy.mjs", &environment).await;
+    emulator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -92,5 +111,5 @@ async fn its_error_classes() {
     ] {
         environment.push((name, emulator.server().base_url()));
     }
-    node("errors.mjs", &environment).await;
+    node("errors.mjs", "./canonical.mjs", &environment).await;
 }

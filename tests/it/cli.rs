@@ -26,7 +26,7 @@ fn help_teaches() {
     let run = sandbox.run(&["--help"]).expect(0);
     insta::assert_snapshot!(run.stdout);
     assert_eq!(run.stderr, "");
-    for command in ["init", "provision", "export", "check", "emulate"] {
+    for command in ["init", "provision", "export", "check", "emulate", "gateway-cert"] {
         let help = sandbox.run(&[command, "--help"]).expect(0).stdout;
         let (own, global) = help.split_once("Global options:").unwrap();
         let (_, examples) = global.split_once("Examples:").unwrap();

@@ -7,7 +7,10 @@ mod bad_input;
 mod blob_client;
 mod blob_memory;
 mod blob_sdk;
+mod blob_sdk_python;
 mod blob_server;
+mod blob_tls;
+mod canonical;
 #[cfg(feature = "embedded")]
 mod check;
 mod cli;

@@ -108,6 +108,11 @@ impl Sandbox {
 
     /// Starts both stores on free ports, and lets every command from now on use them.
     pub(crate) fn emulate(&mut self, arguments: &[&str]) -> Running {
+        self.emulate_serving(arguments).0
+    }
+
+    /// As [`Self::emulate`], with what it said.
+    pub(crate) fn emulate_serving(&mut self, arguments: &[&str]) -> (Running, serde_json::Value) {
         let mut all = vec!["emulate", "--output", "json"];
         all.extend(arguments);
         let mut child = self.command(&all).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
@@ -117,7 +122,7 @@ impl Sandbox {
         for (name, value) in serving["variables"].as_object().unwrap() {
             self.set(name, value.as_str().unwrap());
         }
-        Running(child)
+        (Running(child), serving)
     }
 
     /// Starts a command, and returns once it wrote a line to stderr that begins so.

@@ -1,4 +1,4 @@
-//! Connections: taking them, serving HTTP/1 on them within limits, and ending them.
+//! Connections: taking them, over TLS or not, serving HTTP/1 on them within limits, and ending them.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,8 +10,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,17 +29,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[error("the connection is dropped on purpose")]
 struct Dropped;
 
-/// Takes connections until it is told to stop.
+/// Takes connections until it is told to stop; over TLS where there is an acceptor.
 pub(super) async fn accept(
     listener: TcpListener,
+    tls: Option<TlsAcceptor>,
     site: Arc<Site>,
     stop: CancellationToken,
     connections: TaskTracker,
 ) {
-    let permits = Arc::new(Semaphore::new(site.config.connections_max));
     loop {
         let accepted = async {
-            let permit = permits.clone().acquire_owned().await.expect("invariant: it is never closed");
+            let permit = site.permits.clone().acquire_owned().await.expect("invariant: it is never closed");
             (permit, listener.accept().await)
         };
         let (permit, accepted) = tokio::select! {
@@ -47,9 +48,9 @@ pub(super) async fn accept(
         };
         match accepted {
             Ok((stream, _)) => {
-                let (site, stop) = (site.clone(), stop.clone());
+                let (tls, site, stop) = (tls.clone(), site.clone(), stop.clone());
                 connections.spawn(async move {
-                    serve(stream, site, stop).await;
+                    open(stream, tls, site, stop).await;
                     drop(permit);
                 });
             }
@@ -61,10 +62,27 @@ pub(super) async fn accept(
     }
 }
 
-async fn serve(stream: TcpStream, site: Arc<Site>, stop: CancellationToken) {
+async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, site: Arc<Site>, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small replies may be slow");
     }
+    let Some(tls) = tls else { return serve(stream, site, stop).await };
+    let shaken = tokio::select! {
+        shaken = tls.accept(stream) => shaken,
+        () = site.clock.sleep(site.config.header_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
+        () = stop.cancelled() => return,
+    };
+    match shaken {
+        Ok(stream) => serve(stream, site, stop).await,
+        // A client that does not trust the certificate says so here.
+        Err(error) => tracing::debug!(%error, "a TLS handshake failed"),
+    }
+}
+
+async fn serve<S>(stream: S, site: Arc<Site>, stop: CancellationToken)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send,
+{
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(site.config.header_timeout)

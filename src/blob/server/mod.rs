@@ -1,8 +1,8 @@
 //! Serves any [`super::BlobStore`] over the Vercel Blob HTTP API, so that the official SDKs can't tell
 //! it from the service.
 //!
-//! On the one listener are the API, under a base path, and the content of the blobs: by the `Host` of the
-//! canonical content hosts, and under `/content/`. It owns what HTTP asks of a server (limits, tokens,
+//! On every listener, over TLS or not, are the API, under a base path, and the content of the blobs: by the
+//! `Host` of the canonical content hosts, and under `/content/`. It owns what HTTP asks of a server (limits, tokens,
 //! ranges, error bodies); what a write means is the store's. Every refusal is the API's JSON, since the
 //! SDKs take anything else for an outage and try again for half an hour.
 //!
@@ -17,6 +17,7 @@ mod multipart;
 mod options;
 mod reply;
 mod route;
+mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -27,9 +28,12 @@ use std::time::Duration;
 use http::HeaderMap;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::tls::TlsIdentity;
 use super::faults::Faults;
 use super::location;
 use super::store::{Access, BlobStore};
@@ -114,6 +118,8 @@ struct Site {
     config: ServerConfig,
     origin: String,
     clock: Arc<dyn Clock>,
+    /// One for each connection, of whatever listener.
+    permits: Arc<Semaphore>,
     /// Bytes that came in for uploads whose client token limits them.
     uploaded: Mutex<HashMap<String, Arc<AtomicU64>>>,
 }
@@ -132,20 +138,14 @@ impl Site {
 #[derive(Debug)]
 pub struct Server {
     local_addr: SocketAddr,
-    origin: String,
-    base_path: String,
     stop: CancellationToken,
     connections: TaskTracker,
-    grace: Duration,
-    clock: ClockHandle,
+    site: Arc<Site>,
 }
 
-#[derive(Clone)]
-struct ClockHandle(Arc<dyn Clock>);
-
-impl std::fmt::Debug for ClockHandle {
+impl std::fmt::Debug for Site {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Clock")
+        f.debug_struct("Site").field("config", &self.config).finish_non_exhaustive()
     }
 }
 
@@ -160,28 +160,30 @@ impl Server {
         config: ServerConfig,
         clock: Arc<dyn Clock>,
     ) -> Result<Self> {
-        let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Usage, "listen for blob requests")
-                .key(addr)
-                .message("the address can't be used")
-                .source(error)
-        };
-        let listener = TcpListener::bind(addr).await.map_err(failed)?;
-        let local_addr = listener.local_addr().map_err(failed)?;
+        let (listener, local_addr) = listen(addr).await?;
         let origin = config.origin.clone().unwrap_or_else(|| format!("http://{local_addr}"));
-        let server = Self {
-            local_addr,
-            origin: origin.clone(),
-            base_path: config.base_path.clone(),
-            stop: CancellationToken::new(),
-            connections: TaskTracker::new(),
-            grace: config.shutdown_grace,
-            clock: ClockHandle(clock.clone()),
-        };
-        let site = Arc::new(Site { store, config, origin, clock, uploaded: Mutex::default() });
-        let accept = connection::accept(listener, site, server.stop.clone(), server.connections.clone());
-        server.connections.spawn(accept);
+        let permits = Arc::new(Semaphore::new(config.connections_max));
+        let site = Arc::new(Site { store, config, origin, clock, permits, uploaded: Mutex::default() });
+        let server =
+            Self { local_addr, stop: CancellationToken::new(), connections: TaskTracker::new(), site };
+        server.accept(listener, None);
         Ok(server)
+    }
+
+    /// Serves the same on another address over TLS, within the same limits, and returns what was bound.
+    /// Clients that have the canonical content hosts resolved to it read content there.
+    ///
+    /// # Errors
+    /// `Usage` where the address can't be bound.
+    pub async fn listen_tls(&self, addr: SocketAddr, identity: &TlsIdentity) -> Result<SocketAddr> {
+        let (listener, local_addr) = listen(addr).await?;
+        self.accept(listener, Some(identity.acceptor()));
+        Ok(local_addr)
+    }
+
+    fn accept(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
+        let (site, stop) = (self.site.clone(), self.stop.clone());
+        self.connections.spawn(connection::accept(listener, tls, site, stop, self.connections.clone()));
     }
 
     /// The bound address.
@@ -193,13 +195,13 @@ impl Server {
     /// Where clients reach it, without a trailing slash.
     #[must_use]
     pub fn origin(&self) -> &str {
-        &self.origin
+        &self.site.origin
     }
 
     /// The URL of the API: what clients have in `VERCEL_BLOB_API_URL`.
     #[must_use]
     pub fn base_url(&self) -> String {
-        format!("{}{}", self.origin, self.base_path)
+        format!("{}{}", self.site.origin, self.site.config.base_path)
     }
 
     /// Takes no more connections and waits until the requests in flight are answered, for as long as the
@@ -209,7 +211,7 @@ impl Server {
         self.connections.close();
         tokio::select! {
             () = self.connections.wait() => {}
-            () = self.clock.0.sleep(self.grace) => {
+            () = self.site.clock.sleep(self.site.config.shutdown_grace) => {
                 tracing::warn!(open = self.connections.len(), "requests were still open when the server stopped");
             }
         }
@@ -220,4 +222,18 @@ impl Drop for Server {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
+    let bound = async {
+        let listener = TcpListener::bind(addr).await?;
+        let local_addr = listener.local_addr()?;
+        Ok((listener, local_addr))
+    };
+    bound.await.map_err(|error: std::io::Error| {
+        Error::new(ErrorKind::Usage, "listen for blob requests")
+            .key(addr)
+            .message("the address can't be used")
+            .source(error)
+    })
 }
