@@ -74,6 +74,11 @@ async fn its_whole_surface_on_a_private_store() {
     whole_surface("sdk.mjs", Access::Private).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn its_first_major_version_on_a_public_store() {
+    whole_surface("sdk1.mjs", Access::Public).await;
+}
+
 /// As an application would: nothing is rewritten, content comes over TLS from the hosts in its URLs.
 #[tokio::test(flavor = "multi_thread")]
 async fn its_whole_surface_over_tls() {
