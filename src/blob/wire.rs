@@ -47,6 +47,8 @@ pub mod header {
     pub const MPU_KEY: &str = "x-mpu-key";
     /// The number of a part, from 1.
     pub const MPU_PART_NUMBER: &str = "x-mpu-part-number";
+    /// The signature of a callback.
+    pub const CALLBACK_SIGNATURE: &str = "x-vercel-signature";
     /// Said by a gateway of ours in every reply, so that it is never taken for the store itself.
     pub const GATEWAY: &str = "x-migrate-gateway";
 }
@@ -208,6 +210,29 @@ impl TryFrom<ListReply> for ListPage {
             folders: reply.folders.unwrap_or_default(),
             cursor: cursor.filter(|_| reply.has_more),
         })
+    }
+}
+
+/// The callback after an upload that the application let somebody else make.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct UploadCompleted {
+    r#type: &'static str,
+    payload: UploadPayload,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct UploadPayload {
+    blob: PutReply,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    token_payload: Option<String>,
+}
+
+impl UploadCompleted {
+    /// What was stored, and what the application put into the grant.
+    #[must_use]
+    pub fn new(blob: PutReply, token_payload: Option<String>) -> Self {
+        Self { r#type: "blob.upload-completed", payload: UploadPayload { blob, token_payload } }
     }
 }
 

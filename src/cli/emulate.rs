@@ -15,12 +15,15 @@ use serde::Serialize;
 
 use super::context::Context;
 use super::output::Report;
+use super::serving::{self, DelegationFlags, TlsFlags};
 use crate::blob::faults::{Drops, Faults, FaultyBlob, Rates};
 use crate::blob::memory::{MemoryBlob, MemoryConfig};
-use crate::blob::server::{Server, ServerConfig, TlsIdentity, UrlForm};
+use crate::blob::server::{Server, ServerConfig, UrlForm};
 use crate::blob::store::{Access, PutOptions};
 use crate::blob::{BlobStore, Body};
-use crate::error::{Error, ErrorKind, Exit, Result};
+#[cfg(feature = "embedded")]
+use crate::error::Error;
+use crate::error::{ErrorKind, Exit, Result};
 use crate::fixture;
 use crate::plan::Span;
 #[cfg(feature = "embedded")]
@@ -38,6 +41,9 @@ const SIGNUP_BYTES: usize = 1_000;
 ///
 /// Prints the environment variables that clients need, one `export NAME=value` a line, then serves until
 /// Ctrl-C or SIGTERM. Reads neither plan nor environment.
+///
+/// Client tokens, signed URLs and the callbacks of uploads work as on Vercel. Images are stored as they are:
+/// `putFromUrl` makes nothing smaller, `putImage` of a body is refused.
 ///
 /// Content can be read over TLS too, under the names of Vercel's content hosts: `migrate gateway-cert --help`
 /// says how an application gets there.
@@ -80,27 +86,13 @@ pub(crate) struct Emulate {
     canonical_urls: bool,
 
     #[command(flatten)]
+    delegation: DelegationFlags,
+
+    #[command(flatten)]
     tls: TlsFlags,
 
     #[command(flatten)]
     faults: FaultFlags,
-}
-
-/// The same Blob store over TLS.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "TLS")]
-struct TlsFlags {
-    /// Where the Blob store listens for TLS as well
-    #[arg(long, value_name = "ADDR", requires_all = ["tls_cert", "tls_key"])]
-    tls_listen: Option<SocketAddr>,
-
-    /// The certificate to show, PEM, followed by those that lead to its CA
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    tls_cert: Option<PathBuf>,
-
-    /// The key of the certificate, PEM
-    #[arg(long, value_name = "FILE", requires = "tls_listen")]
-    tls_key: Option<PathBuf>,
 }
 
 /// What hurts about the service, on demand.
@@ -188,6 +180,8 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     }
     let faults = args.faults.switches(context);
     let config = ServerConfig {
+        oidc: args.delegation.oidc()?,
+        allowed_origins: args.delegation.allowed_origins.clone(),
         access,
         url_form: if args.canonical_urls { UrlForm::Canonical } else { UrlForm::Local },
         weak_etags: args.faults.weak_etags,
@@ -197,12 +191,7 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     let blobs = store.len();
     let store = Arc::new(FaultyBlob::new(Arc::new(store), faults));
     let tls = args.tls.load()?;
-    if !args.blob_listen.ip().is_loopback() {
-        context.output.warning(format_args!(
-            "{} is not on this machine only, and not over TLS: token and blobs cross the network in the clear",
-            args.blob_listen,
-        ));
-    }
+    serving::warn_of_plain_text(args.blob_listen, context);
     let server = Server::bind(args.blob_listen, store, config, Arc::clone(&context.clock)).await?;
     let tls = match tls {
         Some((listen, identity)) => Some(server.listen_tls(listen, &identity).await?),
@@ -210,6 +199,7 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     };
     let mut variables = BTreeMap::from([
         ("BLOB_READ_WRITE_TOKEN", args.token.clone()),
+        ("BLOB_WEBHOOK_PUBLIC_KEY", server.webhook_public_key()),
         ("VERCEL_BLOB_API_URL", server.base_url()),
     ]);
     if args.seed.is_some() {
@@ -251,27 +241,6 @@ impl Emulate {
         tokio::task::spawn_blocking(move || Engine::start(&location, Some(listen)))
             .await
             .map_err(|error| Error::new(ErrorKind::Internal, "start embedded DynamoDB").source(error))?
-    }
-}
-
-impl TlsFlags {
-    fn load(&self) -> Result<Option<(SocketAddr, TlsIdentity)>> {
-        let (Some(listen), Some(certificate), Some(key)) = (self.tls_listen, &self.tls_cert, &self.tls_key)
-        else {
-            return Ok(None);
-        };
-        let read = |path: &PathBuf| {
-            std::fs::read(path).map_err(|error| {
-                Error::new(ErrorKind::Usage, "load a TLS certificate")
-                    .key(path.display())
-                    .message("the file can't be read")
-                    .hint("`migrate gateway-cert` makes one")
-                    .source(error)
-            })
-        };
-        let identity = TlsIdentity::from_pem(&read(certificate)?, &read(key)?)
-            .map_err(|error| error.key(format_args!("{}, {}", certificate.display(), key.display())))?;
-        Ok(Some((listen, identity)))
     }
 }
 

@@ -32,6 +32,7 @@ mod interrupt;
 mod output;
 mod progress;
 mod provision;
+mod serving;
 mod settings;
 mod status;
 mod stores;
@@ -74,7 +75,7 @@ enum Command {
     Status(status::Status),
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
-    Emulate(emulate::Emulate),
+    Emulate(Box<emulate::Emulate>),
     GatewayCert(gateway_cert::GatewayCert),
 }
 

@@ -3,14 +3,21 @@
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::rsa::KeySize;
+use aws_lc_rs::signature::{KeyPair as _, RSA_PKCS1_SHA256, RsaKeyPair};
+use base64::Engine as _;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use migrate::ErrorKind;
 use migrate::blob::emulator::{Emulator, EmulatorConfig};
 use migrate::blob::faults::{Drops, Fault, Operation, Rates};
-use migrate::blob::server::{ServerConfig, UrlForm};
+use migrate::blob::server::{KeySet, Oidc, ServerConfig, UrlForm};
 use migrate::blob::store::Access;
-use migrate::clock::SystemClock;
+use migrate::clock::{Clock as _, SystemClock};
 use secrecy::SecretString;
+use serde_json::{Value, json};
 
 use crate::canonical::Canonical;
 
@@ -37,6 +44,7 @@ async fn node(script: &str, preload: &str, environment: &[(&str, String)]) {
         .current_dir(directory)
         .env_remove("NODE_OPTIONS")
         .env_remove("VERCEL_OIDC_TOKEN")
+        .env_remove("BLOB_READ_WRITE_TOKEN")
         .envs(environment.iter().map(|(name, value)| (name, value)))
         .output()
         .await
@@ -89,6 +97,100 @@ async fn its_whole_surface_over_tls() {
     environment.push(("NODE_EXTRA_CA_CERTS", canonical.ca().to_str().unwrap().to_owned()));
     node("sdk.mjs", "./proxy.mjs", &environment).await;
     emulator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_application_lets_others_do() {
+    let emulator = emulator(|server| {
+        server.access = Access::Private;
+        server.callback_pause = Duration::from_millis(1);
+    })
+    .await;
+    let mut environment = surface_environment(&emulator, Access::Private);
+    environment.push(("BLOB_WEBHOOK_PUBLIC_KEY", emulator.server().webhook_public_key()));
+    node("delegation.mjs", "./canonical.mjs", &environment).await;
+    emulator.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn its_oidc_tokens() {
+    let (issuer, other) = (Issuer::new("first"), Issuer::new("first"));
+    let now = SystemClock::new().now().as_second();
+    let good =
+        json!({"iss": "https://oidc.example", "aud": ["team", "more"], "exp": now + 600, "sub": "app"});
+    let but = |name: &str, value: Value| {
+        let mut claims = good.clone();
+        claims[name] = value;
+        claims
+    };
+    let wrong = json!({
+        "signed by another": other.sign("RS256", &good),
+        "of another algorithm": issuer.sign("HS256", &good),
+        "of none": issuer.sign("none", &good),
+        "expired": issuer.sign("RS256", &but("exp", json!(now - 600))),
+        "not yet": issuer.sign("RS256", &but("nbf", json!(now + 600))),
+        "without an end": issuer.sign("RS256", &but("exp", Value::Null)),
+        "of another issuer": issuer.sign("RS256", &but("iss", json!("https://other.example"))),
+        "without an issuer": issuer.sign("RS256", &but("iss", Value::Null)),
+        "for others": issuer.sign("RS256", &but("aud", json!(["others"]))),
+        "no JWT": "nonsense",
+    });
+    let keys = KeySet::from_json(issuer.keys().to_string().as_bytes()).unwrap();
+    // The SDK takes nothing from its environment that is no JWT.
+    let known = other.sign("RS256", &but("sub", json!("known")));
+    let oidc = Oidc {
+        token: Some(SecretString::from(known.clone())),
+        keys: Some(keys),
+        issuer: Some("https://oidc.example".to_owned()),
+        audience: Some("team".to_owned()),
+    };
+    for token in [issuer.sign("RS256", &good), known] {
+        let emulator = emulator(|server| {
+            server.access = Access::Private;
+            server.oidc = Some(oidc.clone());
+        })
+        .await;
+        let environment = [
+            ("VERCEL_BLOB_API_URL", emulator.server().base_url()),
+            ("VERCEL_BLOB_RETRIES", "0".to_owned()),
+            ("VERCEL_OIDC_TOKEN", token),
+            ("BLOB_STORE_ID", "store_SdK".to_owned()),
+            ("WRONG_TOKENS", wrong.to_string()),
+        ];
+        node("oidc.mjs", "./canonical.mjs", &environment).await;
+    }
+}
+
+/// An issuer of OIDC tokens, with a key of its own.
+struct Issuer {
+    id: &'static str,
+    key: RsaKeyPair,
+}
+
+impl Issuer {
+    fn new(id: &'static str) -> Self {
+        Self { id, key: RsaKeyPair::generate(KeySize::Rsa2048).unwrap() }
+    }
+
+    /// Its public key, as it publishes it.
+    fn keys(&self) -> Value {
+        let number = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        let public = self.key.public_key();
+        let (n, e) = (public.modulus(), public.exponent());
+        let (n, e) =
+            (number(n.big_endian_without_leading_zero()), number(e.big_endian_without_leading_zero()));
+        json!({"keys": [{"kty": "RSA", "use": "sig", "alg": "RS256", "kid": self.id, "n": n, "e": e}]})
+    }
+
+    /// A JWT, always signed as RS256 is, whatever it says.
+    fn sign(&self, algorithm: &str, claims: &Value) -> String {
+        let part = |value: &Value| BASE64_URL_SAFE_NO_PAD.encode(value.to_string());
+        let header = json!({"alg": algorithm, "typ": "JWT", "kid": self.id});
+        let text = format!("{}.{}", part(&header), part(claims));
+        let mut signature = vec![0; self.key.public_modulus_len()];
+        self.key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), text.as_bytes(), &mut signature).unwrap();
+        format!("{text}.{}", BASE64_URL_SAFE_NO_PAD.encode(signature))
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -132,8 +132,19 @@ async fn every_refusal_is_the_apis_json() {
         ("POST", format!("{base}/delete"), owner, "no json", 400, "bad_request"),
         ("POST", format!("{base}/delete"), owner, "{\"urls\":[1]}", 400, "bad_request"),
         ("POST", format!("{base}/mpu?pathname=a"), owner, "", 400, "bad_request"),
-        ("POST", format!("{base}/signed-token"), owner, "{}", 403, "not_allowed"),
-        ("PUT", format!("{base}?pathname=a&vercel-blob-signature=x"), owner, "x", 403, "not_allowed"),
+        ("POST", format!("{base}/signed-token"), owner, "{\"operations\":[]}", 400, "bad_request"),
+        ("POST", format!("{base}/put-optimized?pathname=a"), owner, "x", 403, "not_allowed"),
+        ("POST", format!("{base}/put-from-url?pathname=a&url=x"), owner, "", 400, "bad_request"),
+        (
+            "POST",
+            format!("{base}/put-from-url?pathname=a&url=http://10.0.0.1/"),
+            owner,
+            "",
+            403,
+            "not_allowed",
+        ),
+        ("PUT", format!("{base}?pathname=a&vercel-blob-signature=x"), owner, "x", 403, "forbidden"),
+        ("DELETE", format!("{base}?pathname=a"), owner, "", 400, "bad_request"),
         ("GET", format!("{origin}/content/absent"), owner, "", 404, "not_found"),
         ("PUT", format!("{origin}/content/a"), owner, "x", 400, "bad_request"),
     ] {
@@ -289,6 +300,7 @@ async fn extra_headers_and_cors_are_on_every_reply() {
         let reply = send(method.clone(), base.clone(), &[asked], "").await;
         assert_eq!(reply.header("x-migrate-gateway"), Some("1"), "{method}");
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{method}");
+        assert_eq!(reply.header("access-control-expose-headers"), Some("*"), "{method}");
         let allowed = (method == Method::OPTIONS).then_some(asked.1);
         assert_eq!(reply.header("access-control-allow-headers"), allowed);
     }

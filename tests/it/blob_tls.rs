@@ -104,3 +104,24 @@ fn what_is_no_certificate_is_a_usage_error() {
     }
     sandbox.run(&["emulate", "--tls-listen", "127.0.0.1:0"]).expect(2);
 }
+
+#[test]
+fn a_listener_that_others_reach_without_tls_is_warned_of() {
+    let sandbox = Sandbox::new();
+    let arguments = ["emulate", "--blob-listen", "0.0.0.0:0"];
+    let listening = sandbox.start_until(&arguments, "warning: 0.0.0.0:0 is reached from other machines");
+    assert_eq!(listening.signal("TERM"), Some(0));
+}
+
+#[test]
+fn wrong_keys_and_origins_are_usage_errors() {
+    let sandbox = Sandbox::new();
+    sandbox.write("keys", "{\"keys\": []}");
+    for (flag, value, said) in [
+        ("--oidc-keys", "absent", "can't be read"),
+        ("--oidc-keys", "keys", "no RSA key"),
+        ("--allow-origin", "app.example", "not an origin"),
+    ] {
+        sandbox.run(&["emulate", flag, value]).expect_error(2, &[value, said]);
+    }
+}

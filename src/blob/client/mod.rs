@@ -9,6 +9,7 @@ mod calls;
 mod content;
 mod meter;
 mod origin;
+pub mod outbound;
 mod refusal;
 mod send;
 

@@ -2,23 +2,43 @@
 
 use axum::response::Response;
 
+use super::auth::Caller;
+use super::callback;
+use super::options::ContentType;
 use super::reply::{Refusal, ok};
 use super::route::Call;
+use crate::blob::store::PutOptions;
 use crate::blob::types::{Head, ListRequest, Pathname};
 use crate::blob::wire::{DeleteRequest, HeadReply, ListReply, PutReply};
 
 pub(super) async fn put(call: &Call<'_>) -> Result<Response, Refusal> {
     let pathname = Pathname::new(call.query.require("pathname")?);
-    let options = call.options(&pathname)?;
+    let options = call.options(&pathname, ContentType::OfTheBody)?;
     let body = call.limited_body(None)?;
     let head = call.site.store.put(&pathname, body, &options).await?;
-    Ok(stored(call, head))
+    Ok(uploaded(call, head))
+}
+
+/// An image behind a URL. The service would make it smaller, and keeps it as it is where that gains
+/// nothing; this server always keeps it.
+pub(super) async fn put_from_url(call: &Call<'_>) -> Result<Response, Refusal> {
+    call.caller.require_owner()?;
+    let pathname = Pathname::new(call.query.require("pathname")?);
+    let options = call.options(&pathname, ContentType::OfTheBlob)?;
+    let url = call.reachable(call.query.require("url")?)?;
+    let (body, content_type) = call.site.outbound.get(url).await?;
+    let content_type = content_type.filter(|content_type| content_type.starts_with("image/"));
+    let Some(content_type) = content_type else {
+        return Err(Refusal::bad_request("what is behind the URL is not an image"));
+    };
+    let options = PutOptions { content_type: Some(content_type), ..options };
+    Ok(stored(call, call.site.store.put(&pathname, body, &options).await?))
 }
 
 pub(super) async fn copy(call: &Call<'_>) -> Result<Response, Refusal> {
     call.caller.require_owner()?;
     let (from, to) = from_and_to(call)?;
-    let options = call.options(&to)?;
+    let options = call.options(&to, ContentType::OfTheBlob)?;
     let head = call.site.store.copy(&from, &to, &options).await?;
     Ok(stored(call, head))
 }
@@ -26,7 +46,7 @@ pub(super) async fn copy(call: &Call<'_>) -> Result<Response, Refusal> {
 pub(super) async fn rename(call: &Call<'_>) -> Result<Response, Refusal> {
     call.caller.require_owner()?;
     let (from, to) = from_and_to(call)?;
-    let options = call.options(&to)?;
+    let options = call.options(&to, ContentType::OfTheBlob)?;
     let head = call.site.store.rename(&from, &to, &options).await?;
     Ok(stored(call, head))
 }
@@ -72,8 +92,26 @@ pub(super) async fn delete(call: &Call<'_>) -> Result<Response, Refusal> {
     Ok(ok(&()))
 }
 
-/// The reply to a write.
-pub(super) fn stored(call: &Call<'_>, mut head: Head) -> Response {
+/// A delete by a signed URL.
+pub(super) async fn delete_signed(call: &Call<'_>) -> Result<Response, Refusal> {
+    let Caller::Client(grant) = &call.caller else {
+        return Err(Refusal::bad_request("blobs are deleted by POST /delete"));
+    };
+    let pathname = Pathname::new(call.query.require("pathname")?);
+    let if_match = grant.if_match()?;
+    call.site.store.delete(&[pathname], if_match.as_ref()).await?;
+    Ok(ok(&()))
+}
+
+/// The reply to an upload; the application is told where its grant asks for it.
+pub(super) fn uploaded(call: &Call<'_>, mut head: Head) -> Response {
+    call.site.place(&mut head.blob);
+    callback::announce(call.site, &call.caller, &head);
+    ok(&PutReply::from(&head))
+}
+
+/// The reply to another write.
+fn stored(call: &Call<'_>, mut head: Head) -> Response {
     call.site.place(&mut head.blob);
     ok(&PutReply::from(&head))
 }

@@ -14,7 +14,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use super::{Site, route};
 
@@ -35,7 +34,6 @@ pub(super) async fn accept(
     tls: Option<TlsAcceptor>,
     site: Arc<Site>,
     stop: CancellationToken,
-    connections: TaskTracker,
 ) {
     loop {
         let accepted = async {
@@ -49,7 +47,7 @@ pub(super) async fn accept(
         match accepted {
             Ok((stream, _)) => {
                 let (tls, site, stop) = (tls.clone(), site.clone(), stop.clone());
-                connections.spawn(async move {
+                site.tasks.clone().spawn(async move {
                     open(stream, tls, site, stop).await;
                     drop(permit);
                 });

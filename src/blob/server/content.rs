@@ -35,14 +35,12 @@ pub(super) async fn read(
         return Err(Refusal::bad_request("content can only be read"));
     }
     let private = site.config.access == Access::Private;
-    if private && !auth::bears_owner_token(site, &parts.headers) {
-        return Err(Refusal::forbidden());
-    }
+    let pathname = location::decode(encoded).ok_or_else(Refusal::not_found)?;
+    auth::check_reader(site, parts, query, &pathname)?;
     let no_cache = query.get("cache") == Some("0");
     if no_cache && !private {
         return Err(Refusal::bad_request("only a private store can be read past its cache"));
     }
-    let pathname = location::decode(encoded).ok_or_else(Refusal::not_found)?;
     let asked = asked_range(&parts.headers);
     let (content, asked) = fetch(site, &pathname, asked, no_cache).await?.ok_or_else(Refusal::not_found)?;
     let reply = Reply { site, parts, query, pathname, no_cache };

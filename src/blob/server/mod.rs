@@ -10,13 +10,18 @@
 
 mod api;
 mod auth;
+mod callback;
 mod connection;
 mod content;
+mod grant;
 mod incoming;
+mod keys;
 mod multipart;
+mod oidc;
 mod options;
 mod reply;
 mod route;
+mod signed;
 mod tls;
 
 use std::collections::HashMap;
@@ -33,7 +38,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::keys::Keys;
+pub use self::oidc::{KeySet, Oidc};
 pub use self::tls::TlsIdentity;
+use super::client::outbound::Outbound;
 use super::faults::Faults;
 use super::location;
 use super::store::{Access, BlobStore};
@@ -62,6 +70,12 @@ pub struct ServerConfig {
     pub token: SecretString,
     /// The store's id; requests that name another are refused.
     pub store_id: String,
+    /// The OIDC tokens that give access too.
+    pub oidc: Option<Oidc>,
+    /// Origins besides this machine that callbacks go to, and that images are read from.
+    pub allowed_origins: Vec<String>,
+    /// How long to wait before a callback is sent again for the first time; each wait is twice the last.
+    pub callback_pause: Duration,
     /// Who may read content.
     pub access: Access,
     /// The form of the URLs in replies.
@@ -97,6 +111,9 @@ impl ServerConfig {
         Self {
             token,
             store_id,
+            oidc: None,
+            allowed_origins: Vec::new(),
+            callback_pause: callback::PAUSE,
             access: Access::Public,
             url_form: UrlForm::Local,
             origin: None,
@@ -120,11 +137,19 @@ struct Site {
     clock: Arc<dyn Clock>,
     /// One for each connection, of whatever listener.
     permits: Arc<Semaphore>,
+    keys: Keys,
+    outbound: Outbound,
+    /// Connections, and callbacks on their way.
+    tasks: TaskTracker,
     /// Bytes that came in for uploads whose client token limits them.
     uploaded: Mutex<HashMap<String, Arc<AtomicU64>>>,
 }
 
 impl Site {
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0)
+    }
+
     /// Writes the URLs of a blob in the form that replies have here.
     fn place(&self, blob: &mut ListedBlob) {
         if self.config.url_form == UrlForm::Local {
@@ -139,7 +164,6 @@ impl Site {
 pub struct Server {
     local_addr: SocketAddr,
     stop: CancellationToken,
-    connections: TaskTracker,
     site: Arc<Site>,
 }
 
@@ -153,7 +177,7 @@ impl Server {
     /// Binds the address (port 0 takes a free one) and serves the store.
     ///
     /// # Errors
-    /// `Usage` where the address can't be bound.
+    /// `Usage` where the address can't be bound, or an allowed origin is none.
     pub async fn bind(
         addr: SocketAddr,
         store: Arc<dyn BlobStore>,
@@ -163,9 +187,18 @@ impl Server {
         let (listener, local_addr) = listen(addr).await?;
         let origin = config.origin.clone().unwrap_or_else(|| format!("http://{local_addr}"));
         let permits = Arc::new(Semaphore::new(config.connections_max));
-        let site = Arc::new(Site { store, config, origin, clock, permits, uploaded: Mutex::default() });
-        let server =
-            Self { local_addr, stop: CancellationToken::new(), connections: TaskTracker::new(), site };
+        let site = Arc::new(Site {
+            keys: Keys::of(&config.token),
+            outbound: Outbound::new(&config.allowed_origins)?,
+            tasks: TaskTracker::new(),
+            store,
+            config,
+            origin,
+            clock,
+            permits,
+            uploaded: Mutex::default(),
+        });
+        let server = Self { local_addr, stop: CancellationToken::new(), site };
         server.accept(listener, None);
         Ok(server)
     }
@@ -183,7 +216,7 @@ impl Server {
 
     fn accept(&self, listener: TcpListener, tls: Option<TlsAcceptor>) {
         let (site, stop) = (self.site.clone(), self.stop.clone());
-        self.connections.spawn(connection::accept(listener, tls, site, stop, self.connections.clone()));
+        self.site.tasks.spawn(connection::accept(listener, tls, site, stop));
     }
 
     /// The bound address.
@@ -204,15 +237,22 @@ impl Server {
         format!("{}{}", self.site.origin, self.site.config.base_path)
     }
 
-    /// Takes no more connections and waits until the requests in flight are answered, for as long as the
-    /// configured grace.
+    /// The key that verifies callbacks to applications that signed URLs: what they have in
+    /// `BLOB_WEBHOOK_PUBLIC_KEY`.
+    #[must_use]
+    pub fn webhook_public_key(&self) -> String {
+        self.site.keys.webhook_public_key()
+    }
+
+    /// Takes no more connections and waits until the requests in flight are answered and callbacks are
+    /// sent, for as long as the configured grace.
     pub async fn shutdown(self) {
         self.stop.cancel();
-        self.connections.close();
+        self.site.tasks.close();
         tokio::select! {
-            () = self.connections.wait() => {}
+            () = self.site.tasks.wait() => {}
             () = self.site.clock.sleep(self.site.config.shutdown_grace) => {
-                tracing::warn!(open = self.connections.len(), "requests were still open when the server stopped");
+                tracing::warn!(open = self.site.tasks.len(), "requests were still open when the server stopped");
             }
         }
     }

@@ -6,8 +6,9 @@ use std::sync::{Arc, PoisonError};
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
 
-use super::api::stored;
+use super::api;
 use super::auth::Caller;
+use super::options::ContentType;
 use super::reply::{Refusal, ok};
 use super::route::Call;
 use crate::blob::store::{Part, Upload};
@@ -25,7 +26,7 @@ pub(super) async fn step(call: &Call<'_>) -> Result<Response, Refusal> {
 }
 
 async fn create(call: &Call<'_>, pathname: &Pathname) -> Result<Response, Refusal> {
-    let options = call.options(pathname)?;
+    let options = call.options(pathname, ContentType::OfTheBlob)?;
     let upload = call.site.store.create_multipart(pathname, &options).await?;
     if let Caller::Client(grant) = &call.caller
         && grant.maximum_size_in_bytes.is_some()
@@ -37,8 +38,8 @@ async fn create(call: &Call<'_>, pathname: &Pathname) -> Result<Response, Refusa
 }
 
 async fn upload_part(call: &Call<'_>, pathname: &Pathname) -> Result<Response, Refusal> {
-    // The options hold since the creation; a client token is still checked against this request.
-    call.options(pathname)?;
+    // The options hold since the creation; a grant is still checked against this request.
+    call.options(pathname, ContentType::Settled)?;
     let upload = named_upload(call)?;
     let number = call.header(header::MPU_PART_NUMBER)?.and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| Refusal::bad_request("`x-mpu-part-number` must be a number from 1"))?;
@@ -48,13 +49,13 @@ async fn upload_part(call: &Call<'_>, pathname: &Pathname) -> Result<Response, R
 }
 
 async fn complete(call: &Call<'_>, pathname: &Pathname) -> Result<Response, Refusal> {
-    let options = call.options(pathname)?;
+    let options = call.options(pathname, ContentType::Settled)?;
     let upload = named_upload(call)?;
     let entries: Vec<PartEntry> = call.body.json(call.site.config.json_bytes_max).await?;
     let parts: Vec<Part> = entries.into_iter().map(Part::from).collect();
     let head = call.site.store.complete_multipart(pathname, &upload, &parts, &options).await?;
     call.site.uploaded.lock().unwrap_or_else(PoisonError::into_inner).remove(&upload.upload_id);
-    Ok(stored(call, head))
+    Ok(api::uploaded(call, head))
 }
 
 fn named_upload(call: &Call<'_>) -> Result<Upload, Refusal> {

@@ -7,7 +7,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use url::Url;
 
-use super::auth::{Caller, Grant};
+use super::auth::Caller;
+use super::grant::{Grant, Kind};
 use super::reply::Refusal;
 use super::route::Call;
 use super::{CONTENT_PATH, Site};
@@ -16,6 +17,17 @@ use crate::blob::types::{ETag, Pathname};
 use crate::blob::wire::{Code, header};
 use crate::blob::{location, media};
 use crate::error::{Error, ErrorKind};
+
+/// What tells the media type of an upload besides `x-content-type`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ContentType {
+    /// The body is the blob: for a signed URL, its `Content-Type`; else the blob's name.
+    OfTheBody,
+    /// The blob's name.
+    OfTheBlob,
+    /// An earlier step.
+    Settled,
+}
 
 impl Call<'_> {
     pub(super) fn header(&self, name: &str) -> Result<Option<&str>, Refusal> {
@@ -39,8 +51,8 @@ impl Call<'_> {
         self.header(header::IF_MATCH)?.map(strong_etag).transpose()
     }
 
-    /// The options of a write; a client token's own where the caller has one.
-    pub(super) fn options(&self, pathname: &Pathname) -> Result<PutOptions, Refusal> {
+    /// The options of a write; a grant's own where the caller has one.
+    pub(super) fn options(&self, pathname: &Pathname, typed: ContentType) -> Result<PutOptions, Refusal> {
         let access = match self.header(header::ACCESS)? {
             None => None,
             Some("public") => Some(Access::Public),
@@ -57,18 +69,62 @@ impl Call<'_> {
                 cache_control_max_age: self.header(header::CACHE_MAX_AGE)?.map(seconds).transpose()?,
                 if_match: self.if_match()?,
             }),
-            Caller::Client(grant) => granted(grant, pathname, access, content_type),
+            Caller::Client(grant) => self.granted(grant, pathname, access, content_type, typed),
         }
     }
 
-    /// The body for the store, cut off where a client token's limit is passed. `before` counts what came in
+    fn granted(
+        &self,
+        grant: &Grant,
+        pathname: &Pathname,
+        access: Option<Access>,
+        content_type: Option<String>,
+        typed: ContentType,
+    ) -> Result<PutOptions, Refusal> {
+        grant.check_pathname(pathname)?;
+        if let Some(completion) = &grant.completion {
+            self.reachable(&completion.callback_url)?;
+        }
+        // A signed URL is for any client, which says the type as HTTP has it.
+        let content_type = match content_type {
+            None if typed == ContentType::OfTheBody && grant.kind == Kind::SignedUrl => {
+                self.header(http::header::CONTENT_TYPE.as_str())?.map(ToOwned::to_owned)
+            }
+            content_type => content_type,
+        };
+        match &content_type {
+            Some(content_type) => grant.check_content_type(content_type)?,
+            None if typed == ContentType::Settled => {}
+            None => grant.check_content_type(&media::content_type_of(pathname))?,
+        }
+        Ok(PutOptions {
+            access,
+            content_type,
+            add_random_suffix: grant.add_random_suffix,
+            allow_overwrite: grant.allow_overwrite,
+            cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
+            if_match: grant.if_match()?,
+        })
+    }
+
+    /// A URL that a client named, where this server may reach it.
+    pub(super) fn reachable(&self, url: &str) -> Result<Url, Refusal> {
+        self.site.outbound.check(url).map_err(|error| match error.kind() {
+            ErrorKind::Denied => Refusal::new(
+                Code::NotAllowed,
+                format!("this server reaches its own machine and allowed origins only, not {url}"),
+            ),
+            _ => error.into(),
+        })
+    }
+
+    /// The body for the store, cut off where a grant's limit is passed. `before` counts what came in
     /// for the same blob in other requests.
     pub(super) fn limited_body(&self, before: Option<Arc<AtomicU64>>) -> Result<Body, Refusal> {
         let body = self.body.body();
-        let Caller::Client(Grant { maximum_size_in_bytes: Some(max), .. }) = &self.caller else {
-            return Ok(body);
-        };
-        let (max, length) = (*max, body.length());
+        let Caller::Client(grant) = &self.caller else { return Ok(body) };
+        let Some(max) = grant.maximum_size_in_bytes else { return Ok(body) };
+        let length = body.length();
         let total = before.unwrap_or_default();
         let message = format!("the file length cannot be greater than {max} bytes");
         if length.is_some_and(|length| length > max) {
@@ -91,25 +147,11 @@ impl Call<'_> {
     }
 }
 
-fn granted(
-    grant: &Grant,
-    pathname: &Pathname,
-    access: Option<Access>,
-    content_type: Option<String>,
-) -> Result<PutOptions, Refusal> {
-    grant.check_pathname(pathname)?;
-    match &content_type {
-        Some(content_type) => grant.check_content_type(content_type)?,
-        None => grant.check_content_type(&media::content_type_of(pathname))?,
+impl Grant {
+    /// The condition that its signer set.
+    pub(super) fn if_match(&self) -> Result<Option<ETag>, Refusal> {
+        self.if_match.as_deref().map(strong_etag).transpose()
     }
-    Ok(PutOptions {
-        access,
-        content_type,
-        add_random_suffix: grant.add_random_suffix.unwrap_or(false),
-        allow_overwrite: grant.allow_overwrite.unwrap_or(false),
-        cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
-        if_match: grant.if_match.as_deref().map(strong_etag).transpose()?,
-    })
 }
 
 /// A weak ETag, which the service's cache makes of a strong one, fails every condition there; so here.

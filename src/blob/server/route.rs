@@ -15,6 +15,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
 use super::auth::Caller;
 use super::incoming::Incoming;
 use super::reply::Refusal;
+use super::signed::{self, Operation};
 use super::{CONTENT_PATH, Site, api, auth, content, multipart};
 use crate::blob::location;
 use crate::blob::wire::Code;
@@ -64,6 +65,7 @@ pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response
     };
     let headers = response.headers_mut();
     headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     headers.extend(site.config.extra_headers.clone());
     response
 }
@@ -87,9 +89,15 @@ async fn route(site: &Arc<Site>, parts: &Parts, body: &Incoming) -> Result<Respo
     }
     match path.strip_prefix(site.config.base_path.as_str()) {
         Some(rest) if rest.is_empty() || rest.starts_with('/') => {
-            let caller = auth::identify(site, &parts.headers, &query)?;
+            let operation = rest.trim_start_matches('/');
+            let signed = match (parts.method.as_str(), operation) {
+                ("PUT", "") | ("POST", "mpu") => Some(Operation::Put),
+                ("DELETE", "") => Some(Operation::Delete),
+                _ => None,
+            };
+            let caller = auth::identify(site, &parts.headers, &query, signed)?;
             let call = Call { site, caller, headers: &parts.headers, query: &query, body };
-            call_api(&call, &parts.method, rest.trim_start_matches('/')).await
+            call_api(&call, &parts.method, operation).await
         }
         // Not `not_found`: to a client that would say that there is no such blob.
         _ => Err(no_route(&parts.method, path)),
@@ -105,9 +113,13 @@ async fn call_api(call: &Call<'_>, method: &Method, operation: &str) -> Result<R
         ("POST", "rename") => api::rename(call).await,
         ("POST", "delete") => api::delete(call).await,
         ("POST", "mpu") => multipart::step(call).await,
-        ("POST", "signed-token" | "put-optimized" | "put-from-url") => {
-            Err(Refusal::new(Code::NotAllowed, format!("`{operation}` is not offered by this server")))
-        }
+        ("DELETE", "") => api::delete_signed(call).await,
+        ("POST", "signed-token") => signed::issue(call).await,
+        ("POST", "put-from-url") => api::put_from_url(call).await,
+        ("POST", "put-optimized") => Err(Refusal::new(
+            Code::NotAllowed,
+            "images are not optimised by this server: store them as they are, with put()",
+        )),
         _ => Err(no_route(method, operation)),
     }
 }
