@@ -4,6 +4,7 @@
 mod architecture;
 #[cfg(feature = "embedded")]
 mod bad_input;
+mod blob_bad_input;
 mod blob_client;
 mod blob_memory;
 mod blob_sdk;

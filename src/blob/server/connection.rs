@@ -2,6 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -12,6 +13,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +23,7 @@ use super::{Site, route};
 /// The most bytes of a request's head. A pathname of 950 characters is up to 8,550 of them.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long to wait when no connection can be taken, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -35,17 +39,19 @@ pub(super) async fn accept(
     site: Arc<Site>,
     stop: CancellationToken,
 ) {
+    let mut failing = false;
     loop {
-        let accepted = async {
-            let permit = site.permits.clone().acquire_owned().await.expect("invariant: it is never closed");
-            (permit, listener.accept().await)
-        };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = stop.cancelled() => return,
-            accepted = accepted => accepted,
+            accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, _)) => {
+                failing = false;
+                let permit = tokio::select! {
+                    () = stop.cancelled() => return,
+                    permit = room(&site) => permit,
+                };
                 let (tls, site, stop) = (tls.clone(), site.clone(), stop.clone());
                 site.tasks.clone().spawn(async move {
                     open(stream, tls, site, stop).await;
@@ -53,9 +59,34 @@ pub(super) async fn accept(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "a connection could not be taken");
+                if !std::mem::replace(&mut failing, true) {
+                    tracing::warn!(%error, "connections can't be taken");
+                }
                 site.clock.sleep(ACCEPT_PAUSE).await;
             }
+        }
+    }
+}
+
+/// Waits for room for one more connection. Where there is none, those on which nothing is asked are closed, and
+/// the others after their present request.
+async fn room(site: &Site) -> OwnedSemaphorePermit {
+    let permits = site.permits.clone();
+    match permits.clone().try_acquire_owned() {
+        Ok(permit) => {
+            site.full.store(false, Ordering::Relaxed);
+            permit
+        }
+        Err(_) => {
+            if !site.full.swap(true, Ordering::Relaxed) {
+                let most = site.config.connections_max;
+                tracing::warn!(
+                    most,
+                    "there are as many connections as may be: idle ones are closed for others"
+                );
+            }
+            site.crowded.notify_waiters();
+            permits.acquire_owned().await.expect("invariant: it is never closed")
         }
     }
 }
@@ -67,7 +98,7 @@ async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, site: Arc<Site>, stop
     let Some(tls) = tls else { return serve(stream, site, stop).await };
     let shaken = tokio::select! {
         shaken = tls.accept(stream) => shaken,
-        () = site.clock.sleep(site.config.header_timeout) => Err(std::io::ErrorKind::TimedOut.into()),
+        () = site.clock.sleep(site.config.header_timeout.min(HANDSHAKE_TIME_MAX)) => Err(std::io::ErrorKind::TimedOut.into()),
         () = stop.cancelled() => return,
     };
     match shaken {
@@ -86,11 +117,16 @@ where
         .header_read_timeout(site.config.header_timeout)
         .max_buf_size(HEAD_BYTES_MAX)
         .max_headers(HEADERS_MAX);
+    let mut crowded = pin!(site.crowded.notified());
+    crowded.as_mut().enable();
+    let mut stream = TimeoutStream::new(stream);
+    stream.set_write_timeout(Some(site.config.stall_timeout));
+    let stream = Box::pin(stream);
     let service = service_fn(|request| answer(&site, request));
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
-        () = stop.cancelled() => {
+        () = async { tokio::select! { () = stop.cancelled() => {}, () = crowded => {} } } => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

@@ -10,14 +10,19 @@ use std::time::Duration;
 
 use axum::body::{Body as HttpBody, BodyDataStream};
 use bytes::Bytes;
-use futures::stream::{self, Stream, StreamExt as _};
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
+use futures::stream::{self, Stream as _, StreamExt as _};
 use http::{HeaderMap, header};
 
+use super::Site;
 use super::reply::Refusal;
 use crate::blob::store::Body;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
+/// The least that must come while the server waits for as long as a client may be silent.
+const PROGRESS_BYTES_MIN: u64 = 1 << 10;
 const DRAIN_BYTES_MAX: usize = 64 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -25,23 +30,74 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 #[derive(Clone)]
 pub(super) struct Incoming {
     length: Option<u64>,
-    stream: Arc<Mutex<BodyDataStream>>,
+    stream: Arc<Mutex<Patient>>,
+}
+
+/// A body that is waited for, but not for ever.
+struct Patient {
+    stream: BodyDataStream,
+    clock: Arc<dyn Clock>,
+    patience: Duration,
+    /// Ends the present wait.
+    timer: Option<BoxFuture<'static, ()>>,
+    waiting_since: Option<Duration>,
+    /// How long was waited in all, and what came, since both were last judged.
+    waited: Duration,
+    came: u64,
+}
+
+impl Patient {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
+        let failed = |message: &str| Error::new(ErrorKind::NotApplied, "receive a body").message(message);
+        if let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(context) {
+            self.timer = None;
+            self.came +=
+                next.as_ref().map_or(0, |chunk| chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
+            if let Some(since) = self.waiting_since.take() {
+                self.waited += self.clock.monotonic().saturating_sub(since);
+            }
+            if self.waited >= self.patience && next.is_some() {
+                if std::mem::take(&mut self.came) < PROGRESS_BYTES_MIN {
+                    return Poll::Ready(Some(Err(failed("the sender is too slow"))));
+                }
+                self.waited = Duration::ZERO;
+            }
+            return Poll::Ready(
+                next.map(|chunk| chunk.map_err(|error| failed("the sender broke off").source(error))),
+            );
+        }
+        self.waiting_since.get_or_insert_with(|| self.clock.monotonic());
+        let timer = self.timer.get_or_insert_with(|| {
+            let (clock, patience) = (self.clock.clone(), self.patience);
+            async move { clock.sleep(patience).await }.boxed()
+        });
+        std::task::ready!(timer.as_mut().poll(context));
+        // It must not be polled again.
+        self.timer = None;
+        Poll::Ready(Some(Err(failed("the sender stopped sending"))))
+    }
 }
 
 impl Incoming {
-    pub(super) fn new(headers: &HeaderMap, body: HttpBody) -> Self {
+    pub(super) fn new(headers: &HeaderMap, body: HttpBody, site: &Site) -> Self {
         let length = headers
             .get(header::CONTENT_LENGTH)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.parse().ok());
-        Self { length, stream: Arc::new(Mutex::new(body.into_data_stream())) }
+        let patient = Patient {
+            stream: body.into_data_stream(),
+            clock: site.clock.clone(),
+            patience: site.config.stall_timeout,
+            timer: None,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            came: 0,
+        };
+        Self { length, stream: Arc::new(Mutex::new(patient)) }
     }
 
     fn poll(&self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        let mut stream = self.stream.lock().unwrap_or_else(PoisonError::into_inner);
-        Pin::new(&mut *stream).poll_next(context).map_err(|error| {
-            Error::new(ErrorKind::NotApplied, "receive a body").message("the sender broke off").source(error)
-        })
+        self.stream.lock().unwrap_or_else(PoisonError::into_inner).poll(context)
     }
 
     /// Its bytes, for the store.
@@ -73,6 +129,46 @@ impl Incoming {
         tokio::select! {
             () = drained => {}
             () = clock.sleep(DRAIN_TIME_MAX) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use tokio::sync::mpsc;
+
+    use super::*;
+    use crate::testing::ManualClock;
+
+    #[tokio::test]
+    async fn who_sends_a_byte_at_a_time_is_not_waited_for_for_ever() {
+        for (bytes, ends) in [(1, true), (2000, false)] {
+            let clock = ManualClock::at("2026-11-01T00:00:00Z");
+            let (sender, mut receiver) = mpsc::unbounded_channel::<Bytes>();
+            let chunks = stream::poll_fn(move |context| {
+                receiver.poll_recv(context).map(|chunk| chunk.map(Ok::<_, Infallible>))
+            });
+            let mut patient = Patient {
+                stream: HttpBody::from_stream(chunks).into_data_stream(),
+                clock: Arc::new(clock.clone()),
+                patience: Duration::from_secs(60),
+                timer: None,
+                waiting_since: None,
+                waited: Duration::ZERO,
+                came: 0,
+            };
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            let mut ended = false;
+            for _ in 0..5 {
+                assert!(patient.poll(&mut context).is_pending());
+                clock.advance(Duration::from_secs(30));
+                sender.send(vec![0; bytes].into()).unwrap();
+                let Poll::Ready(Some(next)) = patient.poll(&mut context) else { panic!("a chunk came") };
+                ended |= next.is_err();
+            }
+            assert_eq!(ended, ends, "{bytes} bytes every 30 seconds");
         }
     }
 }

@@ -26,14 +26,14 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http::HeaderMap;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -86,10 +86,13 @@ pub struct ServerConfig {
     pub base_path: String,
     /// The longest JSON body, in bytes.
     pub json_bytes_max: usize,
-    /// The most connections at a time; others wait.
+    /// The most connections at a time; idle ones are closed for others.
     pub connections_max: usize,
     /// How long a request's headers may take, and a connection may be idle.
     pub header_timeout: Duration,
+    /// How long a client may send nothing of a body that it began, and take nothing of a reply; nor may it send
+    /// less than a kilobyte in all that time.
+    pub stall_timeout: Duration,
     /// How long requests may take to finish when the server shuts down.
     pub shutdown_grace: Duration,
     /// Said in every reply.
@@ -121,6 +124,7 @@ impl ServerConfig {
             json_bytes_max: 16 << 20,
             connections_max: 1000,
             header_timeout: Duration::from_secs(60),
+            stall_timeout: Duration::from_secs(60),
             shutdown_grace: Duration::from_secs(10),
             extra_headers: HeaderMap::new(),
             weak_etags: false,
@@ -137,6 +141,10 @@ struct Site {
     clock: Arc<dyn Clock>,
     /// One for each connection, of whatever listener.
     permits: Arc<Semaphore>,
+    /// Told to all connections when there is no room for another one.
+    crowded: Notify,
+    /// Whether there was none the last time.
+    full: AtomicBool,
     keys: Keys,
     outbound: Outbound,
     /// Connections, and callbacks on their way.
@@ -196,6 +204,8 @@ impl Server {
             origin,
             clock,
             permits,
+            crowded: Notify::new(),
+            full: AtomicBool::new(false),
             uploaded: Mutex::default(),
         });
         let server = Self { local_addr, stop: CancellationToken::new(), site };

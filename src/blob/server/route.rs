@@ -10,7 +10,7 @@ use axum::body::Body;
 use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 
 use super::auth::Caller;
 use super::incoming::Incoming;
@@ -50,7 +50,13 @@ impl Query {
 /// Answers a request, whatever happens.
 pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
-    let incoming = Incoming::new(&parts.headers, body);
+    let incoming = Incoming::new(&parts.headers, body, site);
+    if let Err(refusal) = check_host(&parts) {
+        // What comes after it on the connection may be another request than it seems.
+        let mut response = refusal.into_response();
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return response;
+    }
     let routed = AssertUnwindSafe(route(site, &parts, &incoming)).catch_unwind().await;
     let mut response = match routed {
         Ok(Ok(response)) => response,
@@ -68,6 +74,24 @@ pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response
     headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     headers.extend(site.config.extra_headers.clone());
     response
+}
+
+/// Refuses requests that a proxy before this server may have sent to another host: with none or several names of
+/// it. (Of a length and chunks, hyper takes the chunks, and closes the connection.)
+fn check_host(parts: &Parts) -> Result<(), Refusal> {
+    let headers = &parts.headers;
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(host), None) => host.as_bytes(),
+        (None, None) if parts.version == Version::HTTP_10 => return Ok(()),
+        _ => return Err(Refusal::bad_request("a request names one host")),
+    };
+    match parts.uri.authority() {
+        Some(authority) if !authority.as_str().as_bytes().eq_ignore_ascii_case(host) => {
+            Err(Refusal::bad_request("the request's URL and its `host` name different hosts"))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn route(site: &Arc<Site>, parts: &Parts, body: &Incoming) -> Result<Response, Refusal> {
