@@ -16,6 +16,7 @@ mod canonical;
 mod check;
 mod cli;
 mod core;
+mod emulate;
 mod export;
 mod fixture;
 #[cfg(feature = "embedded")]
