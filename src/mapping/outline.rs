@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::io::{self, BufRead as _, BufReader, Read, Seek};
+use std::sync::Arc;
 
 use struson::reader::{JsonReader as _, JsonStreamReader, ValueType};
 
@@ -43,13 +44,33 @@ impl From<io::Error> for Halt {
 /// A part of a document that is read at once.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Unit {
-    /// Where it is in the document.
-    pub(super) place: Place,
+    /// Where it is in the document: units side by side share all but the last step.
+    around: Arc<[PlaceStep]>,
+    last: PlaceStep,
     /// Which of the paths led to it.
     pub(super) path: usize,
     /// Where it begins in the body.
     pub(super) offset: u64,
     pub(super) length: u64,
+}
+
+impl Unit {
+    /// Where it is in the document.
+    pub(super) fn place(&self) -> Place {
+        Place(self.steps().cloned().collect())
+    }
+
+    pub(super) fn is_at(&self, place: &Place) -> bool {
+        self.steps().eq(&place.0)
+    }
+
+    pub(super) fn depth(&self) -> usize {
+        self.around.len() + 1
+    }
+
+    fn steps(&self) -> impl Iterator<Item = &PlaceStep> {
+        self.around.iter().chain([&self.last])
+    }
 }
 
 /// What is around the units.
@@ -87,7 +108,8 @@ impl Outline {
         }
         let (mut body, mut other_body) = (Units::new(body), Units::new(other_body));
         for (a, b) in one.units.iter().zip(&other.units) {
-            if a.place != b.place || !body.read(a, u32::MAX)?.semantically_eq(&other_body.read(b, u32::MAX)?)
+            if !a.steps().eq(b.steps())
+                || !body.read(a, u32::MAX)?.semantically_eq(&other_body.read(b, u32::MAX)?)
             {
                 return Ok(false);
             }
@@ -250,7 +272,7 @@ impl<'a> Walk<'a> {
         if self.rest_bytes > REST_BYTES_MAX {
             return Err(too_long_a_rest().into());
         }
-        let in_order = |a: &Unit, b: &Unit| compare(&a.place, &b.place);
+        let in_order = |a: &Unit, b: &Unit| compare(a.steps(), b.steps());
         if !self.units.is_sorted_by(|a, b| in_order(a, b).is_le()) {
             self.units.sort_by(in_order);
         }
@@ -277,7 +299,12 @@ impl<'a> Walk<'a> {
             let from = json::position(reader);
             json::value(reader, self.reading)?;
             let (offset, length) = (from + self.reading.offset, json::position(reader) - from);
-            self.units.push(Unit { place: self.place.clone(), path, offset, length });
+            let (last, around) = self.place.0.split_last().expect("invariant: each path has a step");
+            let around = match self.units.last() {
+                Some(before) if *before.around == *around => Arc::clone(&before.around),
+                _ => around.into(),
+            };
+            self.units.push(Unit { around, last: last.clone(), path, offset, length });
             return Ok(Rest::Units(1));
         }
         let kind = reader.peek()?;
@@ -358,16 +385,32 @@ impl<'a> Walk<'a> {
 
     /// Members are numbered in the order of their names, which is known once all are read.
     fn number_members(&mut self, first: usize, depth: usize, members: &BTreeMap<String, Rest>) {
-        let is_member =
-            self.units.get(first).is_some_and(|unit| matches!(unit.place.0[depth], PlaceStep::Member(..)));
-        if !is_member {
+        let step = self.units.get(first).and_then(|unit| unit.steps().nth(depth));
+        if !matches!(step, Some(PlaceStep::Member(..))) {
             return;
         }
         let names: Vec<&str> = members.keys().map(String::as_str).collect();
-        for unit in &mut self.units[first..] {
-            if let PlaceStep::Member(name, at) = &mut unit.place.0[depth] {
+        let number = |step: &mut PlaceStep| {
+            if let PlaceStep::Member(name, at) = step {
                 *at = names.binary_search(&&**name).unwrap_or_default();
             }
+        };
+        let mut numbered: Option<[Arc<[PlaceStep]>; 2]> = None;
+        for unit in &mut self.units[first..] {
+            if depth == unit.around.len() {
+                number(&mut unit.last);
+                continue;
+            }
+            unit.around = match &numbered {
+                Some([before, after]) if Arc::ptr_eq(before, &unit.around) => Arc::clone(after),
+                _ => {
+                    let mut around = unit.around.to_vec();
+                    number(&mut around[depth]);
+                    let after: Arc<[PlaceStep]> = around.into();
+                    numbered = Some([Arc::clone(&unit.around), Arc::clone(&after)]);
+                    after
+                }
+            };
         }
     }
 

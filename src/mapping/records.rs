@@ -63,9 +63,19 @@ pub(super) struct Record {
 }
 
 /// The order of places: elements as they stand, members by their names; what is around others first.
-pub(super) fn compare(a: &Place, b: &Place) -> Ordering {
-    let steps = a.0.iter().zip(&b.0).map(|(a, b)| compare_steps(a, b));
-    steps.fold(Ordering::Equal, Ordering::then).then(a.0.len().cmp(&b.0.len()))
+pub(super) fn compare<'a>(
+    mut a: impl Iterator<Item = &'a PlaceStep>,
+    mut b: impl Iterator<Item = &'a PlaceStep>,
+) -> Ordering {
+    loop {
+        match (a.next(), b.next()) {
+            (Some(a), Some(b)) => match compare_steps(a, b) {
+                Ordering::Equal => {}
+                order => return order,
+            },
+            (a, b) => return a.is_some().cmp(&b.is_some()),
+        }
+    }
 }
 
 pub(super) fn compare_steps(a: &PlaceStep, b: &PlaceStep) -> Ordering {

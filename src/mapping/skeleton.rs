@@ -173,7 +173,7 @@ impl<'a> Held<'a> {
     /// Records in the order of the document; what is around others first; an item of its own before one
     /// that it shares with other blobs.
     pub(super) fn order(&self, other: &Self) -> Ordering {
-        compare(self.place, other.place)
+        compare(self.place.0.iter(), other.place.0.iter())
             .then((self.is_grouped, self.item).cmp(&(other.is_grouped, other.item)))
     }
 }

@@ -161,7 +161,7 @@ impl<R: Read + Seek> Records<'_, R> {
             }
             let json = self.units.read(unit, self.entity.levels_max)?;
             let rules = &self.entity.items[pass.rules.clone()];
-            records::below(&json, &unit.place, &pass.below, &mut |record| self.run.record(rules, record))?;
+            records::below(&json, &unit.place(), &pass.below, &mut |record| self.run.record(rules, record))?;
             let items = self.run.take();
             if !items.is_empty() {
                 return Ok(Some((at, items)));
@@ -173,11 +173,22 @@ impl<R: Read + Seek> Records<'_, R> {
 
 /// An item that has a record, and the unit that the record is in.
 struct Kept {
-    unit: usize,
-    item: usize,
-    rule: usize,
+    unit: u32,
+    item: u32,
+    rule: u32,
     /// Where the record is, if it is not the unit itself.
-    below: Option<Place>,
+    below: Option<Box<Place>>,
+}
+
+impl Kept {
+    fn held<'a>(&'a self, unit: &'a Place) -> Held<'a> {
+        Held::of(self.below.as_deref().unwrap_or(unit), self.rule as usize, self.item as usize)
+    }
+}
+
+/// A number of records, which fit in memory.
+fn small(number: usize) -> u32 {
+    u32::try_from(number).expect("invariant: a body of 1 GiB has fewer records than that")
 }
 
 impl Mapper {
@@ -260,8 +271,9 @@ impl Mapper {
                     && entity.items[mapped.origin.rule].body != BodyPlacement::None
                 {
                     let Origin { rule, place, .. } = &mapped.origin;
-                    let below = (*place != outline.units[at.unit].place).then(|| place.clone());
-                    kept.push(Kept { unit: at.unit, item: count, rule: *rule, below });
+                    let below = (!outline.units[at.unit].is_at(place)).then(|| Box::new(place.clone()));
+                    let [unit, item, rule] = [at.unit, count, *rule].map(small);
+                    kept.push(Kept { unit, item, rule, below });
                 }
                 count += 1;
             }
@@ -306,16 +318,14 @@ impl Mapper {
         let (mut number, mut bytes) = (0, 0);
         let part = skeleton::around(&outline.rest, &mut || {
             let unit = &outline.units[number];
-            let of_unit = kept.next_if(|kept| kept[0].unit == number).unwrap_or_default();
+            let of_unit = kept.next_if(|kept| kept[0].unit as usize == number).unwrap_or_default();
             number += 1;
-            let held = of_unit
-                .iter()
-                .map(|kept| Held::of(kept.below.as_ref().unwrap_or(&unit.place), kept.rule, kept.item));
-            let mut held: Vec<Held<'_>> = held.collect();
+            let here = unit.place();
+            let mut held: Vec<Held<'_>> = of_unit.iter().map(|kept| kept.held(&here)).collect();
             held.sort_by(Held::order);
             let part = match held.first() {
-                Some(first) if first.is_at(&unit.place) => first.part(),
-                _ => skeleton::empty(&units.read(unit, entity.levels_max)?, &held, unit.place.0.len()),
+                Some(first) if *first.place == here => first.part(),
+                _ => skeleton::empty(&units.read(unit, entity.levels_max)?, &held, unit.depth()),
             };
             bytes += part.text_bytes();
             if bytes > REST_BYTES_MAX {
@@ -340,11 +350,5 @@ impl Outline {
     #[must_use]
     pub const fn part_count(&self) -> usize {
         self.units.len()
-    }
-}
-
-impl Held<'_> {
-    fn is_at(&self, place: &Place) -> bool {
-        self.place == place
     }
 }
