@@ -26,6 +26,9 @@ pub struct Plan {
     /// Blobs that are known to be unmappable: counted, kept in Blob, served from there.
     #[serde(default, rename = "accept")]
     pub accepted: Vec<PatternPlan>,
+    /// How a running dual write learns of changes. Part of the hash only where it is not the default.
+    #[serde(default, skip_serializing_if = "CapturePlan::is_default")]
+    pub capture: CapturePlan,
     /// Windows and intervals.
     #[serde(default)]
     pub timing: TimingPlan,
@@ -170,6 +173,44 @@ pub struct PatternPlan {
     pub blobs: String,
     /// Why, for those who read the plan and the reports.
     pub reason: String,
+}
+
+/// `[capture]`: how a running dual write learns of changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CapturePlan {
+    /// By a gateway, or by looking.
+    pub mode: CaptureMode,
+    /// When a write through the gateway is answered.
+    pub mirror: MirrorMode,
+}
+
+impl CapturePlan {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// How a running dual write learns of changes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum CaptureMode {
+    /// The application writes through a gateway, which sees each change before it is made.
+    #[default]
+    Gateway,
+    /// Sweeps alone find what changed, for writers that can't be pointed at a gateway.
+    Follow,
+}
+
+/// When a write through the gateway is answered.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MirrorMode {
+    /// Once Blob has it; DynamoDB follows at once.
+    #[default]
+    Async,
+    /// Once DynamoDB has followed, or could not.
+    Strict,
 }
 
 /// `[timing]`: every window and interval of the program.

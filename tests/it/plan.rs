@@ -193,6 +193,9 @@ fn the_hash_is_of_what_is_executed() {
     assert_eq!(plain, hash(MINIMAL, &["timing.settle=15m"]));
     assert_ne!(plain, hash(MINIMAL, &["timing.settle=16m"]));
     assert_ne!(plain, hash(&MINIMAL.replace("META", "METADATA"), &[]));
+    assert_eq!(plain, hash(MINIMAL, &["capture.mirror=async"]));
+    assert_ne!(plain, hash(MINIMAL, &["capture.mirror=strict"]));
+    assert_ne!(plain, hash(MINIMAL, &["capture.mode=follow"]));
 }
 
 #[test]
