@@ -23,17 +23,27 @@ pub struct Session {
     shared: Arc<Shared>,
     mode: Mode,
     renewal: tokio::task::JoinHandle<()>,
-    _lock: File,
+    /// Held for as long as a session of this name is open in this process.
+    lock: Arc<File>,
 }
 
 struct Shared {
     control: Control,
     clock: Arc<dyn Clock>,
-    renew: Duration,
+    timing: Timing,
     row: Mutex<SessionRow>,
     lease: Mutex<Lease>,
+    /// One renewal at a time: two of one counter would end the session.
+    renewing: tokio::sync::Mutex<()>,
     /// Whether a request of this process may yet land.
     in_doubt: AtomicBool,
+}
+
+/// How long a lease lasts, and how often it is renewed.
+#[derive(Debug, Clone, Copy)]
+struct Timing {
+    lease: Duration,
+    renew: Duration,
 }
 
 impl std::fmt::Debug for Shared {
@@ -77,22 +87,48 @@ impl Session {
             plan_hash: opening.plan_hash.to_owned(),
         };
         control.ensure_mode(&initial).await?;
+        let timing = Timing { lease: opening.timing.lease.0, renew: opening.timing.renew.0 };
+        Self::begin(control, clock, opening.kind, opening.name, timing, Arc::new(lock)).await
+    }
+
+    /// Opens the session that follows this one in the same process, once this one has lapsed or can't
+    /// vouch for what was written. This one stays open: whoever flips the mode must see one of the two.
+    ///
+    /// # Errors
+    /// As [`Session::open`]; then there is no new session.
+    pub async fn succeed(&self) -> Result<Self> {
+        let Shared { control, clock, timing, .. } = self.shared.as_ref();
+        let (kind, name) = (held(&self.shared.row).kind, held(&self.shared.row).name.clone());
+        Self::begin(control.clone(), Arc::clone(clock), kind, &name, *timing, Arc::clone(&self.lock)).await
+    }
+
+    /// Stores the row, and only then reads the mode.
+    async fn begin(
+        control: Control,
+        clock: Arc<dyn Clock>,
+        kind: SessionKind,
+        name: &str,
+        timing: Timing,
+        lock: Arc<File>,
+    ) -> Result<Self> {
         let sent = clock.monotonic();
         let row = SessionRow {
             id: names::token(),
-            name: opening.name.to_owned(),
-            kind: opening.kind,
+            name: name.to_owned(),
+            kind,
             counter: 0,
             state: SessionState::Open,
-            began: now,
+            began: clock.now(),
             ended: None,
             acknowledged: None,
+            gap: None,
         };
         control.open_session(&row).await?;
         let shared = Arc::new(Shared {
-            lease: Mutex::new(Lease::new(opening.timing.lease.0, sent)),
+            lease: Mutex::new(Lease::new(timing.lease, sent)),
+            renewing: tokio::sync::Mutex::new(()),
             in_doubt: AtomicBool::new(false),
-            renew: opening.timing.renew.0,
+            timing,
             row: Mutex::new(row),
             control,
             clock,
@@ -107,7 +143,52 @@ impl Session {
             }
         };
         let renewal = tokio::spawn(renew(Arc::clone(&shared)));
-        Ok(Self { shared, mode, renewal, _lock: lock })
+        Ok(Self { shared, mode, renewal, lock })
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> String {
+        held(&self.shared.row).id.clone()
+    }
+
+    /// Whether its lease holds now.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.shared.holds()
+    }
+
+    /// Takes note that from now on something is written that no intent names: it will end as unclean.
+    pub fn note_gap(&self) {
+        let now = self.shared.clock.now();
+        held(&self.shared.row).gap.get_or_insert(now);
+    }
+
+    /// Since when it lets writes through that no intent names.
+    #[must_use]
+    pub fn gap(&self) -> Option<jiff::Timestamp> {
+        held(&self.shared.row).gap
+    }
+
+    /// Says in its row that it accepts nothing while this hold is set, and that nothing of it is in flight.
+    /// Only a session whose lease holds may say so.
+    ///
+    /// # Errors
+    /// `WrongPhase` for a session that is over; what the store reports.
+    pub async fn acknowledge(&self, hold: &str) -> Result<()> {
+        self.shared.check()?;
+        held(&self.shared.row).acknowledged = Some(hold.to_owned());
+        self.shared.renew_once().await?;
+        self.shared.check()
+    }
+
+    /// Ends it as unclean, and leaves it at that: another session of this process goes on.
+    ///
+    /// # Errors
+    /// As [`Session::close`].
+    pub async fn end_unclean(&self) -> Result<()> {
+        self.renewal.abort();
+        self.shared.finish(SessionState::Unclean).await
     }
 
     /// The mode under which it was opened. It holds for as long as the session does.
@@ -169,6 +250,7 @@ impl Permit for Shared {
 impl Shared {
     /// One renewal. The time counts from before it was sent.
     async fn renew_once(&self) -> Result<()> {
+        let _one = self.renewing.lock().await;
         let sent = self.clock.monotonic();
         let mut row = held(&self.row).clone();
         let seen = row.counter;
@@ -185,7 +267,8 @@ impl Shared {
     async fn finish(&self, state: SessionState) -> Result<()> {
         // A lease that ran out is a gap, and so is a request that may land, whatever the process was
         // about to say.
-        let sound = self.holds() && !self.in_doubt.load(Ordering::Relaxed);
+        let gap = held(&self.row).gap;
+        let sound = self.holds() && !self.in_doubt.load(Ordering::Relaxed) && gap.is_none();
         let state = if sound { state } else { SessionState::Unclean };
         held(&self.lease).end();
         // A renewal that was on its way may have moved the counter, and a lost reply needs a look.
@@ -194,6 +277,7 @@ impl Shared {
             let seen = row.counter;
             row.state = state;
             row.ended = Some(self.clock.now());
+            row.gap = gap;
             match self.control.update_session(&row, seen).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}
@@ -219,7 +303,7 @@ impl Shared {
 
 async fn renew(shared: Arc<Shared>) {
     loop {
-        shared.clock.sleep(shared.renew).await;
+        shared.clock.sleep(shared.timing.renew).await;
         // To renew what is over would make a dead session look alive.
         if !shared.holds() {
             return;

@@ -173,6 +173,7 @@ mod tests {
             began: minute(0),
             ended: Some(minute(0)),
             acknowledged: None,
+            gap: None,
         };
         facts.sessions.push(session);
         assert!(judge(&facts, 2).summary.contains("uncleanly"));

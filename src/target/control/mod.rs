@@ -10,7 +10,7 @@
 //! | `G#k` / `GROUP` | [`Group`]: several blobs, one item; `k` is the SHA-256 of the item's key |
 //! | `G#k` / `M#`time#name | [`Member`] of a group, in the order of rank |
 //! | `S#` / id | [`SessionRow`] |
-//! | `I#ss` / id | intents, one for each operation of a gateway |
+//! | `I#ss` / id | [`IntentRow`], one for each operation of a gateway; `ss` is of the id |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
 //! | `W#` / time#id | [`SweepRow`] |
 //! | `L#` / epoch | [`Audit`]: one for each flip |
@@ -23,6 +23,7 @@
 mod anchor;
 mod body;
 mod group;
+mod intent;
 mod keys;
 mod mode;
 pub mod names;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 pub use anchor::{Anchor, AnchorState, BlobHead, BodyForm, BodyRef, MappedVersion};
 pub use body::{RETAIN_MAX, encode_body, encode_skeleton};
 pub use group::{Group, GroupRef, Member};
+pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};
 pub use keys::{Keys, KeysRef};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use record::{Evidence, SweepRow};

@@ -28,6 +28,18 @@ pub fn anchor_partition(shard: u8) -> String {
     format!("A#{shard:02}")
 }
 
+/// The key of an operation's intent.
+#[must_use]
+pub fn intent(id: &str) -> Key {
+    Key::new(intent_partition(Digest::of(id).as_bytes()[0] % SHARDS), id)
+}
+
+/// The partition of one shard of the intents.
+#[must_use]
+pub fn intent_partition(shard: u8) -> String {
+    format!("I#{shard:02}")
+}
+
 /// The partition of a pathname's retained body.
 #[must_use]
 pub fn body_partition(pathname: &Pathname) -> String {
@@ -106,5 +118,7 @@ mod tests {
         let key = body(&Pathname::from("a"), &Rev::new("r"), 7);
         assert_eq!(key.partition, "B#ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb");
         assert_eq!(key.sort, "r#00007");
+        let key = intent("0123456789abcdef0123456789abcdef");
+        assert_eq!((key.partition.as_str(), key.sort.as_str()), ("I#14", "0123456789abcdef0123456789abcdef"));
     }
 }

@@ -26,9 +26,12 @@ pub struct SessionRow {
     /// When it ended, for people and for the `settle` window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,
-    /// The hold that it acknowledged. Reserved for processes that outlive a hold.
+    /// The hold that it acknowledged: from then on it accepts nothing, and nothing of it is in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acknowledged: Option<String>,
+    /// From when on, until its end, it let writes through that it could not note.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<Timestamp>,
 }
 
 /// What a session's process does.

@@ -228,6 +228,7 @@ fn sessions() {
         began: at(0),
         ended: None,
         acknowledged: None,
+        gap: None,
     };
     row("session-open", &Key::new("S#", "s1"), &open);
     let ended = SessionRow {
@@ -238,6 +239,50 @@ fn sessions() {
         ..open
     };
     row("session-unclean", &Key::new("S#", "s1"), &ended);
+    row("session-gap", &Key::new("S#", "s1"), &SessionRow { gap: Some(at(4)), ..ended });
+}
+
+#[test]
+fn intents() {
+    let open = IntentRow {
+        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        session: "s1".to_owned(),
+        version: "v1".to_owned(),
+        state: IntentState::Open,
+        at: at(0),
+        pathnames: vec![live().pathname],
+        sha256: Some(Digest::of("{}")),
+    };
+    row("intent-open", &names::intent(&open.id), &open);
+    let pathnames = vec![live().pathname, Pathname::from("signups/2.json")];
+    let given_up = IntentRow { state: IntentState::GaveUp, pathnames, sha256: None, ..open };
+    row("intent-gave-up", &names::intent(&given_up.id), &given_up);
+}
+
+/// The longest names that there are (950 UTF-16 units, up to three bytes each) stay under an item's limit.
+#[test]
+fn an_intent_of_the_most_and_longest_pathnames_is_stored() {
+    let long = |n: usize| Pathname::new(format!("{n:03}{}", "日".repeat(947)));
+    let pathnames = (0..INTENT_PATHNAMES_MAX).map(long).collect();
+    let intent = IntentRow::new("s1", at(0), IntentState::Open, pathnames, None);
+    assert!(crate::value::item_bytes(&row::encode(&names::intent(&intent.id), &intent)) < 400_000);
+}
+
+#[tokio::test]
+async fn an_intent_is_touched_and_cleared_only_as_it_was_seen() {
+    let plan = toml::from_str("table = \"t\"\npartition_key = \"PK\"\nsort_key = \"SK\"").expect("a plan");
+    let control = Control::new(Arc::new(crate::target::memory::MemoryTarget::new(plan)));
+    let first = IntentRow::new("s1", at(0), IntentState::Open, vec![live().pathname], None);
+    control.store_intent(&first).await.expect("it is stored");
+    let given_up = first.touched(IntentState::GaveUp);
+    assert!(control.touch_intent(&given_up, &first.version).await.expect("it is touched"));
+    assert!(!control.touch_intent(&first.touched(IntentState::Open), &first.version).await.expect("asked"));
+    assert!(!control.clear_intent(&first).await.expect("asked"), "another version is there");
+    assert_eq!(control.intents().await.expect("listed"), std::slice::from_ref(&given_up));
+    assert!(control.clear_intent(&given_up).await.expect("cleared"));
+    assert!(control.clear_intent(&given_up).await.expect("asked"), "what is gone is gone");
+    assert_eq!(control.intents().await.expect("listed"), []);
+    assert!(!control.touch_intent(&first, &given_up.version).await.expect("asked"), "it does not come back");
 }
 
 #[test]

@@ -198,6 +198,7 @@ async fn a_sweep_that_began_too_soon_after_an_unclean_end_does_not_count() {
         began: now,
         ended: Some(now),
         acknowledged: None,
+        gap: None,
     };
     rig.control.open_session(&row).await.unwrap();
     assert_eq!(closed(flip(&rig, None).await), "closed: drift-free");
