@@ -17,6 +17,7 @@ pub mod memory;
 pub mod server;
 pub mod spool;
 pub mod store;
+pub mod suffix;
 pub mod types;
 pub mod wire;
 

@@ -33,7 +33,7 @@ async fn emulator(change: impl FnOnce(&mut ServerConfig)) -> Emulator {
 
 /// Runs a script to its end; its output is shown where it fails. `preload` decides how it gets to the content
 /// hosts.
-async fn node(script: &str, preload: &str, environment: &[(&str, String)]) {
+pub(crate) async fn node(script: &str, preload: &str, environment: &[(&str, String)]) {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/node");
     assert!(
         directory.join("node_modules/@vercel/blob").is_dir(),

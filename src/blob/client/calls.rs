@@ -227,14 +227,15 @@ impl HttpBlob {
         Ok(headers)
     }
 
-    /// What a write stored. Its reply has no time and no length, so the blob is looked up; where that
-    /// fails, or finds another version, the write still succeeded and is described by what is known:
-    /// the time is then this machine's.
+    /// What a write stored. Its reply has no time and no length, so the blob is looked up, unless this client
+    /// only forwards; where that fails, or finds another version, the write still succeeded and is described
+    /// by what is known: the time is then this machine's.
     async fn stored(&self, reply: PutReply, size: Option<u64>, options: &PutOptions) -> Result<Head> {
         let pathname = Pathname::new(reply.pathname);
         let etag = ETag::new(&reply.etag);
         self.origins.learn(&pathname, &reply.url);
-        if let Ok(Some(head)) = self.head(&pathname).await
+        if !self.forwards
+            && let Ok(Some(head)) = self.head(&pathname).await
             && head.blob.etag == etag
         {
             return Ok(head);

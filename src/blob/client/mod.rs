@@ -44,6 +44,9 @@ pub struct Config {
     pub rates: Option<Rates>,
     /// The share of the rates that this client may take, above 0 and at most 1.
     pub share: f64,
+    /// Whether it passes on what others ask: each request is sent once, at their pace, since they repeat
+    /// it themselves, and a write is described by its reply alone.
+    pub forwards: bool,
     /// Where notes about slow or failing stores go.
     pub events: Events,
     /// What waits.
@@ -67,6 +70,7 @@ impl Config {
             content_origin: None,
             rates: None,
             share: 1.0,
+            forwards: false,
             events,
             clock,
         }
@@ -94,6 +98,7 @@ pub struct HttpBlob {
     access: Access,
     origins: Origins,
     pace: Pace,
+    forwards: bool,
     meter: Meter,
     events: Events,
     clock: Arc<dyn Clock>,
@@ -134,6 +139,7 @@ impl HttpBlob {
             access: config.access,
             origins,
             pace: Pace::new(Arc::clone(&config.clock), config.rates, share)?,
+            forwards: config.forwards,
             meter: Meter::default(),
             events: config.events,
             clock: config.clock,

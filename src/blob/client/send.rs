@@ -235,7 +235,8 @@ impl HttpBlob {
 
     /// Waits until the call may be sent again, or gives the error back.
     async fn before_retry(&self, call: &Call<'_>, retries: &mut Retries, error: Error) -> Result<()> {
-        if !error.kind().policy().retry || matches!(call.payload, Payload::Once { .. }) {
+        let once = self.forwards || matches!(call.payload, Payload::Once { .. });
+        if once || !error.kind().policy().retry {
             return Err(error);
         }
         let Some(wait) = retries.next(error.kind()) else { return Err(error) };

@@ -2,6 +2,7 @@
 
 use super::MemoryConfig;
 use crate::blob::store::PutOptions;
+use crate::blob::suffix;
 use crate::blob::types::Pathname;
 use crate::blob::wire::access_message;
 use crate::error::{Error, ErrorKind, Result};
@@ -10,7 +11,6 @@ use crate::error::{Error, ErrorKind, Result};
 const PATHNAME_UNITS_MAX: usize = 950;
 /// The shortest time that caches may be told to keep a blob (Vercel Blob documentation, 2026).
 const MAX_AGE_SECONDS_MIN: u64 = 60;
-const SUFFIX_CHARS: usize = 30;
 
 /// Checks a write before anything of its body is read.
 pub(super) fn check_write(
@@ -62,16 +62,9 @@ fn fault_of(name: &str) -> Option<String> {
     }
 }
 
-/// The name with `-` and 30 random characters before its extension.
+/// The name with a random suffix.
 pub(super) fn with_random_suffix(pathname: &Pathname) -> Pathname {
-    use rand::distr::{Alphanumeric, SampleString as _};
-
-    let suffix = Alphanumeric.sample_string(&mut rand::rng(), SUFFIX_CHARS);
-    let name = pathname.as_str();
-    let base = name.rfind('/').map_or(0, |slash| slash + 1);
-    // A dot at the start of the last segment hides a file, it begins no extension.
-    let dot = name[base..].rfind('.').filter(|dot| *dot > 0).map_or(name.len(), |dot| base + dot);
-    Pathname::new(format!("{}-{suffix}{}", &name[..dot], &name[dot..]))
+    suffix::with(pathname, &suffix::random())
 }
 
 #[cfg(test)]
@@ -87,17 +80,6 @@ mod tests {
         let longest = "🦀".repeat(475);
         for name in ["a", "/a", "folder/", "a b#c?d%.json", "...", "..a/b", longest.as_str()] {
             assert_eq!(fault_of(name), None, "{name:?}");
-        }
-    }
-
-    #[test]
-    fn the_suffix_stands_before_the_extension() {
-        for (name, start, end) in
-            [("d.x/a.tar.gz", "d.x/a.tar-", ".gz"), ("d/.env", "d/.env-", ""), ("plain", "plain-", "")]
-        {
-            let suffixed = with_random_suffix(&name.into());
-            let random = suffixed.as_str().strip_prefix(start).unwrap().strip_suffix(end).unwrap();
-            assert!(random.len() == SUFFIX_CHARS && random.chars().all(|c| c.is_ascii_alphanumeric()));
         }
     }
 }
