@@ -4,10 +4,11 @@
 //! `backfill`, `sweep`, `cutover`) drives these functions against the stores, and the model checker
 //! (`examples/model`) drives the same functions through every interleaving.
 //!
-//! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when a write is over, [`phase`] for the
-//! read mode.
+//! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when
+//! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through.
 
 pub mod converge;
+pub mod gateway;
 pub mod group;
 pub mod intent;
 pub mod phase;
