@@ -166,6 +166,19 @@ impl Context {
         self.connect_source(source, &SourceUrl::resolve(&self.flags, source, &self.environment)?)
     }
 
+    /// The source for a gateway, which passes on what others ask: at their pace, and each request once.
+    ///
+    /// # Errors
+    /// As [`Self::source`].
+    pub(crate) fn forwarder(&self) -> Result<Arc<HttpBlob>> {
+        let settings = self.settings()?;
+        let token = self.environment.token()?.expose_secret().into();
+        let (access, events, clock) =
+            (settings.plan.source.access, Arc::clone(&self.events), Arc::clone(&self.clock));
+        let config = Config::new(&settings.source.url, token, access, events, clock);
+        Ok(Arc::new(HttpBlob::new(Config { forwards: true, ..config })?))
+    }
+
     fn connect_source(&self, plan: &SourcePlan, at: &SourceUrl) -> Result<Arc<HttpBlob>> {
         let token = self.environment.token()?.expose_secret().into();
         let source = HttpBlob::new(Config {

@@ -1,52 +1,111 @@
 //! `migrate dual-write`: loads the mirror, and keeps it equal.
 
 use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use http::HeaderValue;
 use indicatif::HumanCount;
+use secrecy::ExposeSecret as _;
 use serde::Serialize;
 
 use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
+use super::settings;
 use super::stores::{Asked, Stores};
 use super::validate::{write_coverage, write_drift};
+use crate::blob::server::{ServerConfig, UrlForm};
+use crate::blob::wire::header;
+use crate::blob::{BlobStore, Fetcher};
+use crate::converge::Converger;
+use crate::dual_write::gateway::Parts;
 use crate::dual_write::once::{Once, OnceReport};
-use crate::error::Exit;
+use crate::dual_write::serve::{Serve, ServeReport};
+use crate::error::{Error, Exit};
+use crate::plan::Span;
 use crate::sweep::Level;
 
-/// Load DynamoDB from Blob, and sweep until both are equal
+/// Keep DynamoDB equal to Blob while the application writes
 ///
-/// Opens a session, converges every blob that an entity of the plan maps into its items, then compares
-/// both stores and repairs what differs, until a sweep finds nothing. Bodies come from the snapshot where
-/// it holds the version that the store has now, else from the store. Items that are not this program's
-/// are never overwritten.
+/// Serves a gateway on `--listen` that speaks Vercel's Blob API: point the application's VERCEL_BLOB_API_URL
+/// at it. Each write to a blob that an entity of the plan maps is noted in the control table, passed on to
+/// Blob, answered, and mirrored into DynamoDB; everything else passes untouched. An outage of DynamoDB stops
+/// no write: it is caught up with afterwards. Beside it, every blob is loaded, then both stores are compared
+/// every `--interval`, and what differs is settled. Writes whose outcome nobody saw are settled too, also those
+/// of a gateway that died. It runs until Ctrl-C or SIGTERM: then no request is taken any more, and those that
+/// run are finished. Several gateways may run, each with a `--name` of its own. Where the plan says `mode =
+/// "follow"` under [capture], there is no gateway, and sweeps alone find what changed.
 ///
-/// It may run at any time and any number of times, also beside live writers; a rerun writes only what
-/// changed. Killed or interrupted, it resumes with the next run. Afterwards `migrate validate` proves the
-/// result and `migrate status` shows what is left to do.
+/// With `--once` there is no gateway: it loads, sweeps until a sweep finds nothing, and stops. It may run at
+/// any time and any number of times; a rerun writes only what changed. Bodies come from the snapshot where it
+/// holds the version that the store has now, else from the store. Items that are not this program's are
+/// never overwritten. Afterwards `migrate validate` proves the result and `migrate status` shows what is left.
 ///
-/// Example:
+/// Examples:
 ///   migrate dual-write --once --target embedded
+///   migrate dual-write --listen 127.0.0.1:8789 --name blue
 ///
-/// With `--output json`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
+/// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt",
+/// "unnoted", "kept", "passed"}, "backfill", "sweeps": how many, "bypassed": changes past the gateway, "last_sweep"
+/// (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"}, "intents_left", "clean", "operations",
+/// "requests"}.
+/// With `--once`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
 /// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
-/// in `validate`], "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB, "next"}.
+/// in `validate`], "replay", "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB,
+/// "next"}.
 ///
-/// Exit codes: 0 both stores are equal; 3 some pathnames failed, or can't be mapped; 5 differences remain;
-/// 6 DynamoDB is the authority already, or another dual-write runs.
+/// Exit codes: 0 both stores are equal, or the gateway was stopped in good order; 3 some pathnames failed or
+/// can't be mapped, or writes are left in doubt; 5 differences remain; 6 DynamoDB is the authority already, or
+/// another dual-write of this name runs.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct DualWrite {
-    /// Load and sweep once, then stop. (A gateway that runs until it is stopped comes later.)
-    #[arg(long, required = true)]
+    /// Load and sweep once, then stop; no gateway
+    #[arg(long)]
     once: bool,
 
     /// Show what the run would read and what differs now; write nothing
     #[arg(long)]
     dry_run: bool,
 
+    /// Where the gateway listens; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8789", conflicts_with = "once")]
+    listen: SocketAddr,
+
+    /// The name of this gateway: letters, digits, `-`, `_` and `.`. No other process anywhere may have it; a
+    /// restart under the same name ends what a killed one left open
+    #[arg(long, value_name = "NAME", conflicts_with = "once", value_parser = name)]
+    name: Option<String>,
+
+    /// How long after a sweep the next one begins; the plan's `timing.sweep_interval` by default
+    #[arg(long, value_name = "DURATION", conflicts_with = "once", value_parser = duration)]
+    interval: Option<Span>,
+
+    /// The URLs of blobs in the gateway's answers: on Vercel's content hosts, or on the gateway itself; by
+    /// default the latter only where Blob is on this machine
+    #[arg(long, value_name = "FORM", conflicts_with = "once")]
+    url_form: Option<Urls>,
+
     #[command(flatten)]
     budget: BudgetFlags,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Urls {
+    Canonical,
+    Gateway,
+}
+
+fn name(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
+    let fits = (1..=64).contains(&text.len()) && text.bytes().all(plain) && !text.starts_with('.');
+    fits.then(|| text.to_owned())
+        .ok_or_else(|| "a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned())
+}
+
+fn duration(text: &str) -> Result<Span, String> {
+    Span::try_from(text.to_owned())
 }
 
 #[derive(Debug, Serialize)]
@@ -68,6 +127,9 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
         return super::validate::look(context, &stores, Level::Inventory).await;
     }
     stores.keep_export_evidence().await?;
+    if !args.once {
+        return serve(args, context, &stores).await;
+    }
     let once = Once {
         converger: &stores.converger,
         plan: &stores.plan.plan,
@@ -95,6 +157,90 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
     })
 }
 
+/// The gateway, and what runs beside it, until it is stopped.
+async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
+    let plan = &stores.plan.plan;
+    if !args.listen.ip().is_loopback() {
+        context.output.warning(
+            "the gateway listens beyond this machine without TLS: the store's token crosses the network in the clear",
+        );
+    }
+    let upstream: Arc<dyn BlobStore> = context.forwarder()?;
+    let fetcher = Fetcher { source: Arc::clone(&upstream), ..stores.converger.fetcher.clone() };
+    let (server, on_gateway) = server(args, context)?;
+    let parts = Parts {
+        upstream,
+        converger: Converger { fetcher, ..stores.converger.clone() },
+        events: Arc::clone(&context.events),
+        canonical: (!on_gateway).then(|| (server.store_id.clone(), server.access)),
+    };
+    let serve = Serve {
+        parts,
+        converger: &stores.converger,
+        plan,
+        plan_hash: &stores.plan_hash,
+        header: &stores.header,
+        level: stores.affordable_level(),
+        interval: args.interval.unwrap_or(plan.timing.sweep_interval).0,
+        name: &args.name.clone().map_or_else(|| stores.session_name("gateway"), Ok)?,
+        directory: &stores.directory,
+        listen: args.listen,
+        server,
+    };
+    let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
+    let good = report.clean && report.intents_left == 0;
+    context.output.report(&ServedReport { command: "dual-write", served: &report, asked: stores.asked() })?;
+    Ok(if good { Exit::Done } else { Exit::SomeKeysFailed })
+}
+
+/// How the gateway serves, and whether URLs are its own.
+fn server(args: &DualWrite, context: &Context) -> Result<(ServerConfig, bool), Error> {
+    let settings = context.settings()?;
+    let on_gateway = match args.url_form {
+        Some(form) => form == Urls::Gateway,
+        None => settings::is_loopback(&settings.source.url),
+    };
+    let mut config = ServerConfig::new(context.environment.token()?.expose_secret().into());
+    config.access = settings.plan.source.access;
+    config.url_form = if on_gateway { UrlForm::Local } else { UrlForm::Canonical };
+    let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
+    config.extra_headers.insert(header::GATEWAY, version);
+    Ok((config, on_gateway))
+}
+
+#[derive(Debug, Serialize)]
+struct ServedReport<'a> {
+    command: &'static str,
+    #[serde(flatten)]
+    served: &'a ServeReport,
+    #[serde(flatten)]
+    asked: Asked,
+}
+
+impl Report for ServedReport<'_> {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        let ServeReport { gateway, sweeps, bypassed, replay, intents_left, clean, .. } = self.served;
+        if let Some(counts) = gateway {
+            let [written, refused, in_doubt, unnoted] =
+                [counts.written, counts.refused, counts.in_doubt, counts.unnoted].map(HumanCount);
+            writeln!(
+                text,
+                "gateway    {written} writes, {refused} refused, {in_doubt} in doubt, {unnoted} without notes"
+            )?;
+        }
+        let past = HumanCount(*bypassed);
+        writeln!(text, "sweeps     {}; {past} changes went past the gateway", HumanCount(*sweeps))?;
+        writeln!(text, "replay     {} intents removed", HumanCount(replay.cleared))?;
+        if *intents_left > 0 {
+            writeln!(text, "in doubt   {intents_left} writes: the next `migrate dual-write` settles them")?;
+        }
+        let ended =
+            if *clean { "clean" } else { "unclean: sweeps count only after the plan's `timing.settle`" };
+        writeln!(text, "session    ended {ended}")?;
+        self.asked.write(text)
+    }
+}
+
 impl Report for DualWriteReport<'_> {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
         let backfill = &self.once.backfill;
@@ -120,6 +266,14 @@ impl Report for DualWriteReport<'_> {
             let found = sweep.drift.len();
             let left = sweep.present_drift().len();
             writeln!(text, "sweep {number}    {found} differences, {} settled", found - left)?;
+        }
+        let replay = self.once.replay;
+        if replay.in_doubt + replay.cleared > 0 {
+            writeln!(
+                text,
+                "in doubt   {} writes through gateways, {} settled",
+                replay.in_doubt, replay.cleared
+            )?;
         }
         if let Some(sweep) = self.once.sweeps.last() {
             write_coverage(text, sweep)?;

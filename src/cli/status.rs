@@ -125,6 +125,9 @@ fn next(phase: Phase, standing: Option<&Standing>) -> String {
         None if !standing.open_sessions.is_empty() => {
             "wait for the running processes, or stop them".to_owned()
         }
+        None if standing.intents > 0 => {
+            "migrate dual-write, until the writes that are in doubt are settled".to_owned()
+        }
         None => "migrate cutover".to_owned(),
     }
 }
@@ -143,6 +146,9 @@ impl Report for StatusReport {
             write_gates(text, &standing.gates)?;
             for session in &standing.open_sessions {
                 writeln!(text, "running    {} ({}), since {:.0}", session.name, session.kind, session.began)?;
+            }
+            if standing.intents > 0 {
+                writeln!(text, "in doubt   {} writes through a gateway, or under way", standing.intents)?;
             }
         }
         if let Some(export) = &self.export {

@@ -40,7 +40,8 @@ use crate::target::control::{SessionKind, names};
 /// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
-/// "target", "detail", "diff"}], "remaining": drift after a repair, or null}],
+/// "target", "detail", "diff"}], "remaining": drift after a repair, or null, "bypassed": [{"pathname", "at"}] where
+/// changes went past a gateway}],
 /// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
 /// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;

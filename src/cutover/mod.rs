@@ -48,6 +48,8 @@ pub struct Standing {
     pub gates: Vec<GateState>,
     /// Sessions that are open.
     pub open_sessions: Vec<SessionRow>,
+    /// Writes through a gateway that are under way, or in doubt.
+    pub intents: usize,
 }
 
 impl Standing {
@@ -59,7 +61,10 @@ impl Standing {
     /// Whether the step could be taken now.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.mode.is_some() && self.closed().next().is_none() && self.open_sessions.is_empty()
+        self.mode.is_some()
+            && self.closed().next().is_none()
+            && self.open_sessions.is_empty()
+            && self.intents == 0
     }
 }
 
@@ -112,7 +117,8 @@ impl Cutover<'_> {
         let gates = Gate::required(from, target).iter().map(|gate| judge(*gate, from, &facts)).collect();
         let open_sessions =
             facts.sessions.into_iter().filter(|session| session.state == SessionState::Open).collect();
-        Ok(Standing { mode, target, gates, open_sessions })
+        let intents = self.control.intents().await?.len();
+        Ok(Standing { mode, target, gates, open_sessions, intents })
     }
 
     /// Takes the step to `target`, if every gate is open, nobody can write, and nobody else is at it.
@@ -249,7 +255,7 @@ fn ready(standing: &Standing) -> Result<()> {
             .hint("`migrate cutover --dry-run` says what opens each gate"));
     }
     if standing.open_sessions.is_empty() {
-        return Ok(());
+        return no_intents(standing.intents);
     }
     let names: Vec<String> =
         standing.open_sessions.iter().map(|session| format!("{} ({})", session.name, session.kind)).collect();
@@ -258,4 +264,14 @@ fn ready(standing: &Standing) -> Result<()> {
         .hint(
             "stop them; if one died, run `migrate dual-write --once` where it ran: that closes its session",
         ))
+}
+
+/// A write that was acknowledged and not mirrored, or one that may yet land in Blob, would be lost.
+fn no_intents(intents: usize) -> Result<()> {
+    if intents == 0 {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::WrongPhase, "cut over")
+        .message(format!("{intents} writes through a gateway are in doubt"))
+        .hint("run `migrate dual-write` for as long as the plan's `timing.late_write_max`: it settles them"))
 }

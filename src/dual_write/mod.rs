@@ -2,5 +2,8 @@
 //!
 //! Every process that can write to a store opens a [`session::Session`] first and closes it last.
 
+pub mod gateway;
 pub mod once;
+pub mod replay;
+pub mod serve;
 pub mod session;

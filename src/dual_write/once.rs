@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
 use crate::backfill::{self, BackfillReport};
 use crate::converge::Converger;
@@ -53,6 +54,8 @@ pub struct OnceReport {
     pub backfill: BackfillReport,
     /// The sweeps after it, the last one first clean or out of patience.
     pub sweeps: Vec<SweepReport>,
+    /// What became of writes through gateways whose operations are not at work any more.
+    pub replay: ReplayReport,
 }
 
 impl OnceReport {
@@ -82,7 +85,7 @@ impl Once<'_> {
         let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
         let epoch = session.mode().epoch;
         let converger = Converger { permit: session.permit(), ..self.converger.clone() };
-        let result = self.work(&converger, epoch, events, cancel).await;
+        let result = self.work(&converger, &session.id(), epoch, events, cancel).await;
         match &result {
             // An interruption is heard between requests: nothing is in flight.
             Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
@@ -94,13 +97,16 @@ impl Once<'_> {
     async fn work(
         &self,
         converger: &Converger,
+        session: &str,
         epoch: Epoch,
         events: &Events,
         cancel: &CancellationToken,
     ) -> Result<OnceReport> {
         let prefix = &self.plan.source.prefix;
+        let replay = Replay::new(&self.plan.timing).pass(converger, session, |_| false).await?;
         let backfill = backfill::run(converger, prefix, events, cancel).await?;
-        converger.control.put_evidence(&self.evidence(&backfill, converger, epoch)).await?;
+        let evidence = backfill_evidence(&backfill, converger, self.plan_hash, epoch);
+        converger.control.put_evidence(&evidence).await?;
         let mut sweeps: Vec<SweepReport> = Vec::new();
         for round in 1..=SWEEPS_MAX {
             let sweep = Sweep {
@@ -127,23 +133,29 @@ impl Once<'_> {
                 found - left
             )));
         }
-        Ok(OnceReport { backfill, sweeps })
+        Ok(OnceReport { backfill, sweeps, replay })
     }
+}
 
-    fn evidence(&self, report: &BackfillReport, converger: &Converger, epoch: Epoch) -> Evidence {
-        let BackfillReport { mapped, written, equal, quarantined, failed, .. } = report;
-        Evidence {
-            gate: Gate::BackfillComplete.to_string(),
-            at: converger.clock().now(),
-            plan_hash: self.plan_hash.to_owned(),
-            epoch,
-            passed: report.complete(),
-            summary: format!(
-                "{mapped} blobs: {written} written, {equal} equal already, {} quarantined, {} failed",
-                quarantined.len(),
-                failed.len()
-            ),
-            obstacles: failed.iter().take(20).map(|(pathname, why)| format!("{pathname}: {why}")).collect(),
-        }
+/// What a backfill proves.
+pub(super) fn backfill_evidence(
+    report: &BackfillReport,
+    converger: &Converger,
+    plan_hash: &str,
+    epoch: Epoch,
+) -> Evidence {
+    let BackfillReport { mapped, written, equal, quarantined, failed, .. } = report;
+    Evidence {
+        gate: Gate::BackfillComplete.to_string(),
+        at: converger.clock().now(),
+        plan_hash: plan_hash.to_owned(),
+        epoch,
+        passed: report.complete(),
+        summary: format!(
+            "{mapped} blobs: {written} written, {equal} equal already, {} quarantined, {} failed",
+            quarantined.len(),
+            failed.len()
+        ),
+        obstacles: failed.iter().take(20).map(|(pathname, why)| format!("{pathname}: {why}")).collect(),
     }
 }

@@ -98,7 +98,7 @@ impl Session {
     /// As [`Session::open`]; then there is no new session.
     pub async fn succeed(&self) -> Result<Self> {
         let Shared { control, clock, timing, .. } = self.shared.as_ref();
-        let (kind, name) = (held(&self.shared.row).kind, held(&self.shared.row).name.clone());
+        let SessionRow { kind, name, .. } = held(&self.shared.row).clone();
         Self::begin(control.clone(), Arc::clone(clock), kind, &name, *timing, Arc::clone(&self.lock)).await
     }
 
@@ -170,6 +170,12 @@ impl Session {
         held(&self.shared.row).gap
     }
 
+    /// Whether it was ended as clean.
+    #[must_use]
+    pub fn ended_clean(&self) -> bool {
+        held(&self.shared.row).state == SessionState::Clean
+    }
+
     /// Says in its row that it accepts nothing while this hold is set, and that nothing of it is in flight.
     /// Only a session whose lease holds may say so.
     ///
@@ -208,6 +214,14 @@ impl Session {
     /// # Errors
     /// What the store reports. Then the next process of this name ends it as unclean.
     pub async fn close(self) -> Result<()> {
+        self.end().await
+    }
+
+    /// The same for a session that others still look at.
+    ///
+    /// # Errors
+    /// As [`Session::close`].
+    pub async fn end(&self) -> Result<()> {
         self.renewal.abort();
         self.shared.finish(SessionState::Clean).await
     }
@@ -270,6 +284,7 @@ impl Shared {
         let gap = held(&self.row).gap;
         let sound = self.holds() && !self.in_doubt.load(Ordering::Relaxed) && gap.is_none();
         let state = if sound { state } else { SessionState::Unclean };
+        held(&self.row).state = state;
         held(&self.lease).end();
         // A renewal that was on its way may have moved the counter, and a lost reply needs a look.
         for _ in 0..3 {
@@ -350,8 +365,22 @@ fn lock(directory: &Path, name: &str) -> Result<File> {
 /// # Errors
 /// What the store reports.
 async fn close_predecessors(control: &Control, clock: &dyn Clock, name: &str) -> Result<()> {
+    close_all_but(control, clock, name, None).await
+}
+
+/// The same for whatever else is open under the name of this session, which this process holds.
+///
+/// # Errors
+/// What the store reports.
+pub(super) async fn close_others(control: &Control, clock: &dyn Clock, session: &Session) -> Result<()> {
+    let row = held(&session.shared.row).clone();
+    close_all_but(control, clock, &row.name, Some(&row.id)).await
+}
+
+async fn close_all_but(control: &Control, clock: &dyn Clock, name: &str, id: Option<&str>) -> Result<()> {
     for mut session in control.sessions().await? {
-        if session.name == name && session.state == SessionState::Open {
+        let other = session.name == name && id != Some(session.id.as_str());
+        if other && session.state == SessionState::Open {
             let seen = session.counter;
             session.state = SessionState::Unclean;
             session.ended = Some(clock.now());

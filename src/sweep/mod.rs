@@ -10,6 +10,7 @@ pub mod compare;
 pub mod drift;
 mod judge;
 mod ledger;
+mod live;
 mod long;
 mod repair;
 mod report;
@@ -18,5 +19,6 @@ mod self_test;
 pub mod walk;
 
 pub use drift::{Drift, DriftKind};
+pub use live::Bypass;
 pub use report::SweepReport;
 pub use run::{Level, Sweep};

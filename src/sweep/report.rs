@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::drift::{Drift, DriftKind};
+use super::live::Bypass;
 use super::run::Level;
 use crate::blob::Pathname;
 use crate::protocol::phase::Epoch;
@@ -50,6 +51,9 @@ pub struct SweepReport {
     pub drift: Vec<Drift>,
     /// What still differs after the repair; none where there was no repair.
     pub remaining: Option<Vec<Drift>>,
+    /// Changes that went past the gateways.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub bypassed: Vec<Bypass>,
     /// Whether an empty store may pass.
     pub allow_empty: bool,
 }

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::compare::{Pair, compare};
 use super::drift::Drift;
 use super::ledger::{Claim, Ledger};
+use super::live::Bypass;
 use super::long::Judged;
 use super::report::SweepReport;
 use super::self_test;
@@ -76,6 +77,7 @@ struct Tally {
     equal: usize,
     planted: u64,
     found: u64,
+    bypassed: Vec<Bypass>,
 }
 
 impl Sweep<'_> {
@@ -113,6 +115,7 @@ impl Sweep<'_> {
             found: tally.found,
             drift,
             remaining: self.repair.then_some(remaining),
+            bypassed: tally.bypassed,
             allow_empty: self.allow_empty,
         })
     }
@@ -302,6 +305,8 @@ impl Sweep<'_> {
         let task = if self.repair { Task::Repair } else { Task::Judge };
         events.report(Event::Started { task, total: Some(ledger.suspect_count()?) });
         let mut after = String::new();
+        let gateways = self.gateways().await?;
+        let gateways = gateways.as_ref();
         loop {
             let page = ledger.suspects(&after)?;
             let Some(last) = page.last() else { break };
@@ -309,17 +314,19 @@ impl Sweep<'_> {
             let mut judged = stream::iter(page)
                 .map(|pathname| async move {
                     interrupted(cancel)?;
-                    let Judged { drift: found, planted, found: seen } = self.judge(&pathname).await?;
+                    let (judged, bypass) = self.judge_beside(&pathname, gateways).await?;
+                    let Judged { drift: found, planted, found: seen } = judged;
                     let repairable = found.iter().any(|drift| drift.kind.repairable());
                     let left =
                         if self.repair && repairable { self.repair(&pathname).await? } else { found.clone() };
-                    Ok::<_, Error>((pathname, found, left, [planted, seen]))
+                    Ok::<_, Error>((pathname, found, left, [planted, seen], bypass))
                 })
                 .buffer_unordered(CONCURRENCY);
             while let Some(judged) = judged.next().await {
-                let (pathname, found, left, [planted, seen]) = judged?;
+                let (pathname, found, left, [planted, seen], bypass) = judged?;
                 tally.planted += planted;
                 tally.found += seen;
+                tally.bypassed.extend(bypass);
                 if left.iter().any(|drift| drift.kind == super::DriftKind::Unverified) {
                     ledger.unjudged(&pathname)?;
                 } else {

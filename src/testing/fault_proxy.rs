@@ -62,6 +62,7 @@ pub struct FaultProxy {
 #[derive(Debug, Default)]
 struct Script {
     faults: Mutex<Vec<(String, WireFault)>>,
+    outage: Mutex<Option<WireFault>>,
     calls: Mutex<HashMap<String, u64>>,
 }
 
@@ -93,6 +94,11 @@ impl FaultProxy {
         lock(&self.script.faults).push((operation.to_owned(), fault));
     }
 
+    /// Lets every request meet this one, until it is set to none.
+    pub fn outage(&self, fault: Option<WireFault>) {
+        *lock(&self.script.outage) = fault;
+    }
+
     /// How many requests of this operation arrived.
     #[must_use]
     pub fn calls(&self, operation: &str) -> u64 {
@@ -118,6 +124,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Script {
     fn next(&self, operation: &str) -> Option<WireFault> {
         *lock(&self.calls).entry(operation.to_owned()).or_default() += 1;
+        if let Some(outage) = lock(&self.outage).clone() {
+            return Some(outage);
+        }
         let mut faults = lock(&self.faults);
         let at = faults.iter().position(|(waits_for, _)| waits_for == operation)?;
         Some(faults.remove(at).1)

@@ -64,7 +64,13 @@ fn plain(text: &str) -> String {
 }
 
 /// The error of a transport that failed. Before the connection stood, nothing was applied.
+///
+/// A body that its own sender broke off was never whole, so that nothing was applied either: the sender's
+/// reason is passed on.
 pub(super) fn transport(operation: &'static str, origin: &str, error: reqwest::Error, write: bool) -> Error {
+    if let Some(own) = of_the_body(&error) {
+        return Error::new(own.kind(), operation).message(own.detail().unwrap_or("the body broke off"));
+    }
     let (kind, message) = if error.is_builder() {
         (ErrorKind::Usage, format!("no request can be made for {origin}"))
     } else if error.is_connect() {
@@ -83,6 +89,14 @@ pub(super) fn transport(operation: &'static str, origin: &str, error: reqwest::E
     };
     // The URL would show a signature if there ever is one in it.
     failed.source(error.without_url())
+}
+
+/// Why the body that was to be sent broke off, if that is what happened.
+fn of_the_body(error: &reqwest::Error) -> Option<&Error> {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let own = std::iter::successors(Some(first), |error| error.source())
+        .find_map(|error| error.downcast_ref::<Error>());
+    own.filter(|own| matches!(own.kind(), ErrorKind::Usage | ErrorKind::NotApplied))
 }
 
 /// The header that carries the token; none for a token that no header can carry.

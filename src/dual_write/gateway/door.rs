@@ -1,0 +1,313 @@
+//! The door: who may write now, and who is inside.
+//!
+//! Every write to a mapped pathname, and every piece of work beside it that writes to the mirror, passes
+//! through the door and is counted until it is over. So whoever has to say that nothing is in flight (an
+//! acknowledgement of a hold, a change of session, the end) closes the door and waits until it is empty.
+//! What may pass is [`crate::protocol::gateway`]'s word.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::blob::Pathname;
+use crate::clock::Clock;
+use crate::converge::Permit;
+use crate::dual_write::session::Session;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::gateway::{Admission, View, admit, may_answer};
+use crate::protocol::phase::{Authority, Epoch};
+use crate::target::control::Mode;
+
+/// How long a write waits at a closed door before it is told to come again.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// So many pathnames are remembered that no intent names; sweeps find the others.
+const UNNOTED_MAX: usize = 100_000;
+
+/// The door of one gateway.
+pub(in crate::dual_write) struct Door {
+    clock: Arc<dyn Clock>,
+    state: Mutex<State>,
+    changed: watch::Sender<()>,
+}
+
+struct State {
+    session: Option<Arc<Session>>,
+    authority: Option<Authority>,
+    epoch: Epoch,
+    hold: Option<String>,
+    /// Closed for as long as a new session is opened.
+    closed: bool,
+    /// Closed for good.
+    over: bool,
+    reachable: bool,
+    inside: usize,
+    /// Ends what is inside: writes are left in doubt, other work is interrupted.
+    leave: CancellationToken,
+    /// Interrupts the work that is no write of a client.
+    pause: CancellationToken,
+    unnoted: BTreeSet<Pathname>,
+    /// Whether there were more than can be remembered.
+    overflown: bool,
+}
+
+impl State {
+    fn view(&self) -> View {
+        View {
+            authority: self.authority,
+            epoch: self.epoch,
+            held: self.hold.is_some() || self.closed || self.over,
+            reachable: self.reachable,
+            lease_holds: self.session.as_ref().is_some_and(|session| session.holds()),
+        }
+    }
+}
+
+/// The right to be inside. It ends when it is dropped.
+pub(in crate::dual_write) struct Ticket {
+    door: Arc<Door>,
+    pub(in crate::dual_write) session: Arc<Session>,
+    pub(in crate::dual_write) epoch: Epoch,
+    /// Whether an intent can be stored first.
+    pub(super) noted: bool,
+    /// Cancelled when whoever is inside must leave at once.
+    pub(super) leave: CancellationToken,
+    /// Cancelled when work that is no write of a client must leave.
+    pub(in crate::dual_write) pause: CancellationToken,
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.door.change(|state| state.inside -= 1);
+    }
+}
+
+impl Ticket {
+    /// The session's right to write. What is in doubt is not the session's but the intent's business.
+    pub(in crate::dual_write) fn permit(&self) -> Arc<dyn Permit> {
+        Arc::new(OfIntents(self.session.permit()))
+    }
+}
+
+/// A permit for converges on behalf of intents: one that is left in doubt keeps its intent, and whoever
+/// replays that renews the rev, so that no request of it can land any more.
+struct OfIntents(Arc<dyn Permit>);
+
+impl Permit for OfIntents {
+    fn check(&self) -> Result<()> {
+        self.0.check()
+    }
+}
+
+impl Door {
+    /// A door through which nobody may pass before a session was opened.
+    pub(super) fn new(clock: Arc<dyn Clock>) -> Self {
+        let state = State {
+            session: None,
+            authority: None,
+            epoch: Epoch(0),
+            hold: None,
+            closed: false,
+            over: false,
+            reachable: true,
+            inside: 0,
+            leave: CancellationToken::new(),
+            pause: CancellationToken::new(),
+            unnoted: BTreeSet::new(),
+            overflown: false,
+        };
+        Self { clock, state: Mutex::new(state), changed: watch::Sender::new(()) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = change(&mut self.lock());
+        self.changed.send_replace(());
+        changed
+    }
+
+    /// Lets a write in, or makes it wait while the door is closed.
+    ///
+    /// # Errors
+    /// `Busy` after ten seconds; `WrongPhase` where this gateway may not write at all.
+    pub(super) async fn enter(self: &Arc<Self>) -> Result<Ticket> {
+        if let Some(ticket) = self.try_enter(false)? {
+            return Ok(ticket);
+        }
+        tokio::select! {
+            biased;
+            entered = self.wait_to_enter(false) => entered,
+            () = self.clock.sleep(WAIT_MAX) => Err(held_up()),
+        }
+    }
+
+    /// Lets in work that is no write of a client: only where everything is as it should be. It waits as
+    /// long as it takes.
+    ///
+    /// # Errors
+    /// `WrongPhase` where this gateway may not write at all.
+    pub(in crate::dual_write) async fn enter_to_work(self: &Arc<Self>) -> Result<Ticket> {
+        self.wait_to_enter(true).await
+    }
+
+    async fn wait_to_enter(self: &Arc<Self>, to_work: bool) -> Result<Ticket> {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            if let Some(ticket) = self.try_enter(to_work)? {
+                return Ok(ticket);
+            }
+            changed.changed().await.map_err(|_| held_up())?;
+        }
+    }
+
+    fn try_enter(self: &Arc<Self>, to_work: bool) -> Result<Option<Ticket>> {
+        let mut state = self.lock();
+        let noted = match admit(state.view()) {
+            Admission::Noted => true,
+            Admission::Unnoted if to_work => return Ok(None),
+            Admission::Unnoted => false,
+            Admission::Wait => return Ok(None),
+            Admission::Refuse => return Err(refusal(state.authority)),
+        };
+        let Some(session) = state.session.clone() else { return Err(refusal(None)) };
+        state.inside += 1;
+        let (leave, pause) = (state.leave.clone(), state.pause.clone());
+        Ok(Some(Ticket { door: Arc::clone(self), session, epoch: state.epoch, noted, leave, pause }))
+    }
+
+    /// Whether the reply to a write that was let in may be passed on.
+    pub(super) fn may_answer(&self, ticket: &Ticket) -> bool {
+        let state = self.lock();
+        let same = state.session.as_ref().is_some_and(|session| Arc::ptr_eq(session, &ticket.session));
+        may_answer(same, ticket.epoch, state.view())
+    }
+
+    /// Whether a read of what is mapped may be answered from Blob: it may (`Some(true)`), only after the mode
+    /// was read anew (`Some(false)`), or not at all.
+    ///
+    /// # Errors
+    /// `WrongPhase` where this gateway may not answer.
+    pub(super) fn may_read(&self) -> Result<bool> {
+        let state = self.lock();
+        match state.authority {
+            Some(Authority::Source) => Ok(state.hold.is_none()),
+            other => Err(refusal(other)),
+        }
+    }
+
+    /// Takes note of a write that no intent names, before it is sent: its session has a gap.
+    pub(super) fn note_unnoted(&self, session: &Session, pathnames: &[Pathname]) {
+        session.note_gap();
+        let mut state = self.lock();
+        if state.unnoted.len() + pathnames.len() > UNNOTED_MAX {
+            state.overflown = true;
+        } else {
+            state.unnoted.extend(pathnames.iter().cloned());
+        }
+    }
+
+    /// What no intent names, to be noted now; it is forgotten here.
+    pub(super) fn take_unnoted(&self) -> BTreeSet<Pathname> {
+        let mut state = self.lock();
+        if std::mem::take(&mut state.overflown) {
+            tracing::warn!("too many writes went on without notes: sweeps find those that are left");
+        }
+        std::mem::take(&mut state.unnoted)
+    }
+
+    /// The mode item was read.
+    pub(super) fn saw(&self, mode: &Mode) {
+        self.change(|state| {
+            state.authority = Some(mode.phase.authority());
+            state.epoch = mode.epoch;
+            state.hold = mode.hold.as_ref().map(|hold| hold.id.clone());
+        });
+    }
+
+    /// The present session.
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
+        self.lock().session.clone()
+    }
+
+    /// Opens the door under a session that was just opened; returns the one before.
+    pub(super) fn open(&self, session: Arc<Session>) -> Option<Arc<Session>> {
+        let mode = session.mode().clone();
+        self.saw(&mode);
+        self.change(|state| {
+            state.closed = false;
+            state.reachable = true;
+            state.session.replace(session)
+        })
+    }
+
+    /// Opens a door again that was closed for a moment.
+    pub(super) fn reopen(&self) {
+        self.change(|state| state.closed = false);
+    }
+
+    /// Whether the control table can be reached.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.lock().reachable
+    }
+
+    /// The control table can be reached, or can't; says whether that is news.
+    pub(super) fn set_reachable(&self, reachable: bool) -> bool {
+        self.change(|state| std::mem::replace(&mut state.reachable, reachable) != reachable)
+    }
+
+    /// Lets nobody in for a while.
+    pub(super) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// Lets nobody in any more.
+    pub(super) fn close_for_good(&self) {
+        self.change(|state| state.over = true);
+    }
+
+    /// Whether it was closed for good.
+    pub(super) fn is_over(&self) -> bool {
+        self.lock().over
+    }
+
+    /// Waits until nobody is inside, while the door is closed or a hold is set. Other work than writes must
+    /// leave at once, and everybody after `grace`.
+    pub(super) async fn empty(&self, grace: Duration) {
+        let (leave, pause) = self.change(|state| (state.leave.clone(), std::mem::take(&mut state.pause)));
+        pause.cancel();
+        tokio::select! {
+            biased;
+            () = self.until_empty() => {}
+            () = self.clock.sleep(grace) => {
+                leave.cancel();
+                self.until_empty().await;
+            }
+        }
+        if leave.is_cancelled() {
+            self.change(|state| state.leave = CancellationToken::new());
+        }
+    }
+
+    async fn until_empty(&self) {
+        let mut changed = self.changed.subscribe();
+        // The sender is in `self`: it does not go away.
+        changed.wait_for(|()| self.lock().inside == 0).await.ok();
+    }
+}
+
+fn held_up() -> Error {
+    Error::new(ErrorKind::Busy, "write through the gateway").message("writes are held; try again")
+}
+
+fn refusal(authority: Option<Authority>) -> Error {
+    Error::new(ErrorKind::WrongPhase, "write through the gateway").message(match authority {
+        Some(Authority::Target) => "DynamoDB is the authority now, which this gateway does not serve",
+        Some(Authority::Source) | None => "the gateway is not ready yet; try again",
+    })
+}

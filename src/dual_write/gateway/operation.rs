@@ -1,0 +1,302 @@
+//! One write through the gateway: intent, upstream write, reply, converge, and the intent's end.
+//!
+//! It runs to its end in a task of its own, whether or not its client is still there: a write that is
+//! abandoned half way would be in doubt for no reason.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::{self, StreamExt as _};
+use tokio::sync::oneshot;
+
+use super::door::Ticket;
+use super::spool::Offered;
+use super::{CONVERGES_MAX, Gateway, QUEUE_MAX};
+use crate::blob::{BlobStore, Head, Pathname, Spooled};
+use crate::converge::{Converged, Converger};
+use crate::digest::Digest;
+use crate::error::{Error, ErrorKind, Result};
+use crate::plan::MirrorMode;
+use crate::protocol::converge::{Done, Purpose};
+use crate::protocol::intent::{BeforeWrite, Reply, Silence, Verdict, after_own, before_write};
+use crate::target::control::{IntentRow, IntentState};
+
+/// How long an intent may take to be stored before the control table counts as out of reach.
+pub(super) const CONTROL_TIME_MAX: Duration = Duration::from_secs(2);
+/// How often an operation that stalled stores its intent anew before it gives up.
+const NOTES_MAX: u32 = 3;
+/// How many converges one operation runs at a time.
+const CONCURRENCY: usize = 8;
+
+/// Sends the write upstream.
+pub(super) type Send =
+    Box<dyn FnOnce(Arc<dyn BlobStore>) -> BoxFuture<'static, Result<Option<Head>>> + std::marker::Send>;
+
+/// A write that was asked for.
+pub(super) struct Operation {
+    /// The pathnames that it may change: those whose turn it needs.
+    pub(super) pathnames: Vec<Pathname>,
+    /// The body, where there is one.
+    pub(super) spool: Option<Spooled>,
+    pub(super) send: Send,
+}
+
+/// The intent of an operation in this process.
+struct Noted {
+    row: IntentRow,
+    /// When it was last stored, by the monotonic clock, from before it was sent.
+    at: Duration,
+}
+
+impl Gateway {
+    /// Carries out a write, and answers as soon as the plan allows.
+    ///
+    /// # Errors
+    /// What upstream says; `Busy` and `WrongPhase` where the gateway may not write, or may not say what came
+    /// of it.
+    pub(super) async fn carry_out(self: &Arc<Self>, operation: Operation) -> Result<Option<Head>> {
+        let (answer, answered) = oneshot::channel();
+        let gateway = Arc::clone(self);
+        self.running.spawn(async move { gateway.work(operation, answer).await });
+        answered.await.map_err(|_| {
+            Error::new(ErrorKind::Internal, "write through the gateway").message("the operation broke off")
+        })?
+    }
+
+    async fn work(self: Arc<Self>, operation: Operation, answer: oneshot::Sender<Result<Option<Head>>>) {
+        let Operation { mut pathnames, spool, send } = operation;
+        let turn = self.turns.take(&pathnames).await;
+        pathnames.retain(|pathname| self.maps(pathname));
+        let ticket = match self.door.enter().await {
+            Ok(ticket) => ticket,
+            Err(error) => {
+                self.counts.refused();
+                return say(answer, Err(error));
+            }
+        };
+        let sha256 = spool.as_ref().map(Spooled::sha256);
+        let intent = match self.note(&ticket, &pathnames, sha256).await {
+            Ok(intent) => intent,
+            Err(error) => return say(answer, Err(error)),
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = send(Arc::clone(&self.upstream)) => outcome,
+            () = ticket.leave.cancelled() => Err(unanswered("a flip is under way")),
+        };
+        drop(turn);
+        let reply = reply_of(&outcome);
+        let stored = outcome.as_ref().ok().cloned().flatten();
+        let intent = self.name_what_was_stored(&ticket, intent, &mut pathnames, stored.as_ref()).await;
+        let may_answer = self.door.may_answer(&ticket);
+        let outcome = if may_answer { outcome } else { Err(unanswered("its session is over")) };
+        self.counts.answered(&outcome, reply);
+        let waiting = match self.mirror {
+            MirrorMode::Async => {
+                say(answer, outcome);
+                None
+            }
+            MirrorMode::Strict => Some((answer, outcome)),
+        };
+        if let Some(intent) = intent {
+            let done = tokio::select! {
+                biased;
+                () = ticket.leave.cancelled() => Done::GaveUp,
+                done = self.settle(&ticket, &pathnames, spool.zip(stored)) => done,
+            };
+            self.end(&ticket, intent, after_own(reply, done)).await;
+        }
+        if let Some((answer, outcome)) = waiting {
+            say(answer, outcome);
+        }
+    }
+
+    /// Stores the intent, where the control table can be reached; else takes note of the gap.
+    ///
+    /// # Errors
+    /// `Busy` where this process stalls again and again between the intent and its write.
+    async fn note(
+        &self,
+        ticket: &Ticket,
+        pathnames: &[Pathname],
+        sha256: Option<Digest>,
+    ) -> Result<Option<Noted>> {
+        if !ticket.noted {
+            self.go_unnoted(ticket, pathnames);
+            return Ok(None);
+        }
+        for _ in 0..NOTES_MAX {
+            let now = self.clock().now();
+            let row =
+                IntentRow::new(&ticket.session.id(), now, IntentState::Open, pathnames.to_vec(), sha256);
+            let at = self.clock().monotonic();
+            self.at_work.insert(&row.id);
+            if let Err(error) = self.within(self.control().store_intent(&row)).await {
+                self.at_work.remove(&row.id);
+                self.lost(&error);
+                self.go_unnoted(ticket, pathnames);
+                return Ok(None);
+            }
+            let noted = Noted { row, at };
+            match before_write(self.silence(noted.at)) {
+                BeforeWrite::Send => return Ok(Some(noted)),
+                // Others may have waited the row out: it is stored anew under another id.
+                BeforeWrite::StoreAnew => self.end(ticket, noted, Verdict::Clear).await,
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "write through the gateway")
+            .message("this process stalls; nothing was written"))
+    }
+
+    fn silence(&self, since: Duration) -> Silence {
+        let passed = self.clock().monotonic().saturating_sub(since);
+        // Where nothing lands late, nobody waits for it.
+        if !self.late_write_max.is_zero() && passed >= self.late_write_max {
+            Silence::Full
+        } else {
+            Silence::Short
+        }
+    }
+
+    fn go_unnoted(&self, ticket: &Ticket, pathnames: &[Pathname]) {
+        self.counts.unnoted();
+        self.door.note_unnoted(&ticket.session, pathnames);
+    }
+
+    /// Adds a pathname to the intent that only upstream knew.
+    async fn name_what_was_stored(
+        &self,
+        ticket: &Ticket,
+        intent: Option<Noted>,
+        pathnames: &mut Vec<Pathname>,
+        stored: Option<&Head>,
+    ) -> Option<Noted> {
+        let new = stored.map(|head| &head.blob.pathname);
+        let Some(new) = new.filter(|new| !pathnames.contains(new) && self.maps(new)) else { return intent };
+        pathnames.push(new.clone());
+        let Some(noted) = intent else {
+            self.door.note_unnoted(&ticket.session, std::slice::from_ref(new));
+            return None;
+        };
+        let row = IntentRow { pathnames: pathnames.clone(), ..noted.row.touched(IntentState::Open) };
+        match self.within(self.control().touch_intent(&row, &noted.row.version)).await {
+            Ok(true) => Some(Noted { row, at: noted.at }),
+            Ok(false) | Err(_) => {
+                self.door.note_unnoted(&ticket.session, std::slice::from_ref(new));
+                Some(noted)
+            }
+        }
+    }
+
+    /// Makes the mirror of all of them equal; the body of the put is offered for the version that it stored.
+    async fn settle(
+        &self,
+        ticket: &Ticket,
+        pathnames: &[Pathname],
+        offered: Option<(Spooled, Head)>,
+    ) -> Done {
+        if !self.door.is_reachable() {
+            return Done::GaveUp;
+        }
+        let Ok(_place) = self.queue.try_acquire() else {
+            // Too many are waiting: a replay takes what this process can't.
+            return Done::GaveUp;
+        };
+        // Bodies that wait long would fill memory: they are read again.
+        let offered = offered.filter(|_| self.queue.available_permits() > QUEUE_MAX - CONVERGES_MAX * 4);
+        let Ok(_slot) = self.slots.acquire().await else { return Done::GaveUp };
+        let mut converger = Converger { permit: ticket.permit(), ..self.converger.clone() };
+        if let Some((body, head)) = offered {
+            converger.bodies = Arc::new(Offered { body, head, others: converger.bodies });
+        }
+        let converger = &converger;
+        let mut settling = stream::iter(pathnames.to_vec())
+            .map(|pathname: Pathname| async move {
+                let _turn = self.settling.take(std::slice::from_ref(&pathname)).await;
+                done_of(&pathname, converger.converge(&pathname, Purpose::Intent).await)
+            })
+            .buffer_unordered(CONCURRENCY);
+        let mut all = Done::Written;
+        while let Some(done) = settling.next().await {
+            if done == Done::GaveUp {
+                all = done;
+            }
+        }
+        all
+    }
+
+    /// Removes the intent, or says in it that it is in doubt. Where that fails, this process still knows
+    /// that nobody is at it.
+    async fn end(&self, ticket: &Ticket, intent: Noted, verdict: Verdict) {
+        let Noted { row, .. } = intent;
+        let ended = match verdict {
+            Verdict::Clear => self.within(self.control().clear_intent(&row)).await.map(drop),
+            Verdict::Keep => {
+                self.counts.kept();
+                if ticket.leave.is_cancelled() || !self.door.is_reachable() {
+                    Ok(())
+                } else {
+                    let given_up = row.touched(IntentState::GaveUp);
+                    self.within(self.control().touch_intent(&given_up, &row.version)).await.map(drop)
+                }
+            }
+        };
+        self.at_work.remove(&row.id);
+        if let Err(error) = ended {
+            tracing::debug!(%error, intent = row.id, "an intent is left to the replay");
+        }
+    }
+}
+
+fn say(answer: oneshot::Sender<Result<Option<Head>>>, outcome: Result<Option<Head>>) {
+    // A client that went away has no use for it.
+    answer.send(outcome).ok();
+}
+
+fn unanswered(why: &str) -> Error {
+    Error::new(ErrorKind::Busy, "write through the gateway")
+        .message(format!("{why}; the write may have been applied: try again"))
+}
+
+/// Whether upstream said what became of a write.
+fn reply_of(outcome: &Result<Option<Head>>) -> Reply {
+    let Err(error) = outcome else { return Reply::Seen };
+    match error.kind() {
+        ErrorKind::Usage
+        | ErrorKind::NotApplied
+        | ErrorKind::Throttled { .. }
+        | ErrorKind::LostRace
+        | ErrorKind::AlreadyExists
+        | ErrorKind::NotFound
+        | ErrorKind::Denied
+        | ErrorKind::Suspended
+        | ErrorKind::Unrepresentable => Reply::Seen,
+        ErrorKind::OutcomeUnknown
+        | ErrorKind::Corrupt
+        | ErrorKind::Busy
+        | ErrorKind::WrongPhase
+        | ErrorKind::Budget
+        | ErrorKind::GateClosed
+        | ErrorKind::Interrupted
+        | ErrorKind::Internal => Reply::Missing,
+    }
+}
+
+/// How a converge ended, as far as its intent is concerned. Where an item belongs to somebody else nothing
+/// was written, not even a new rev: the intent stays.
+pub(in crate::dual_write) fn done_of(pathname: &Pathname, converged: Result<Converged>) -> Done {
+    match converged {
+        Ok(Converged::Equal) => Done::Equal,
+        Ok(Converged::Written | Converged::Superseded | Converged::Quarantined) => Done::Written,
+        Ok(Converged::Collision { key, .. }) => {
+            tracing::warn!(%pathname, %key, "an item belongs to somebody else; nothing is mirrored");
+            Done::GaveUp
+        }
+        Ok(Converged::GaveUp) => Done::GaveUp,
+        Err(error) => {
+            tracing::debug!(%pathname, %error, "a converge failed; its intent stays");
+            Done::GaveUp
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! The gateway as a Blob store: what goes through the steps of a write, and what passes untouched.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::FutureExt as _;
+
+use super::operation::{Operation, Send};
+use super::spool::{body_of, receive};
+use super::{DualWrite, Gateway};
+use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
+use crate::blob::suffix::{self, SUFFIX_CHARS};
+use crate::blob::{
+    BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, location,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::phase::Authority;
+use crate::target::control::INTENT_PATHNAMES_MAX;
+
+/// What the key of an upload begins with whose suffix the gateway made; the suffix follows, and the store's
+/// own key. So any gateway can complete it.
+const SUFFIXED: &str = "migrate-suffix-";
+
+#[async_trait]
+impl BlobStore for DualWrite {
+    async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
+        self.0.may_read(pathname).await?;
+        let head = self.0.upstream.head(pathname).await?;
+        Ok(head.map(|head| self.0.placed(head)))
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.0.may_list().await?;
+        let mut page = self.0.upstream.list(request).await?;
+        page.blobs.iter_mut().for_each(|blob| self.0.place(blob));
+        Ok(page)
+    }
+
+    async fn get(&self, pathname: &Pathname, options: &GetOptions) -> Result<Option<Content>> {
+        self.0.may_read(pathname).await?;
+        self.0.upstream.get(pathname, options).await
+    }
+
+    async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
+        let (pathname, options) = unsuffixed(pathname, options);
+        if !self.0.maps(&pathname) {
+            self.0.counts.passed();
+            let head = self.0.upstream.put(&pathname, body, &options).await?;
+            return Ok(self.0.placed(head));
+        }
+        let spool = receive(body).await?;
+        let (name, sent) = (pathname.clone(), spool.clone());
+        let send: Send = Box::new(move |upstream| {
+            async move { upstream.put(&name, body_of(&sent), &options).await.map(Some) }.boxed()
+        });
+        self.0.write(vec![pathname], Some(spool), send).await
+    }
+
+    async fn copy(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
+        let (to, options) = unsuffixed(to, options);
+        let (source, target) = (from.clone(), to.clone());
+        let send: Send = Box::new(move |upstream| {
+            async move { upstream.copy(&source, &target, &options).await.map(Some) }.boxed()
+        });
+        self.0.write(vec![to], None, send).await
+    }
+
+    async fn rename(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
+        let (to, options) = unsuffixed(to, options);
+        let (source, target) = (from.clone(), to.clone());
+        let send: Send = Box::new(move |upstream| {
+            async move { upstream.rename(&source, &target, &options).await.map(Some) }.boxed()
+        });
+        self.0.write(vec![from.clone(), to], None, send).await
+    }
+
+    async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
+        let (mapped, others): (Vec<_>, Vec<_>) =
+            pathnames.iter().cloned().partition(|pathname| self.0.maps(pathname));
+        if !others.is_empty() || mapped.is_empty() {
+            self.0.counts.passed();
+            // A condition is for one blob: with several, the store says so.
+            let all = if if_match.is_some() { pathnames } else { &others };
+            self.0.upstream.delete(all, if_match).await?;
+            if if_match.is_some() {
+                return Ok(());
+            }
+        }
+        for chunk in mapped.chunks(INTENT_PATHNAMES_MAX) {
+            let (names, if_match) = (chunk.to_vec(), if_match.cloned());
+            let send: Send = Box::new(move |upstream| {
+                async move { upstream.delete(&names, if_match.as_ref()).await.map(|()| None) }.boxed()
+            });
+            self.0.carry_out(Operation { pathnames: chunk.to_vec(), spool: None, send }).await?;
+        }
+        Ok(())
+    }
+
+    async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {
+        if !takes_suffix(pathname, options) {
+            return self.0.upstream.create_multipart(pathname, options).await;
+        }
+        let suffix = suffix::random();
+        let options = PutOptions { add_random_suffix: false, ..options.clone() };
+        let upload = self.0.upstream.create_multipart(&suffix::with(pathname, &suffix), &options).await?;
+        Ok(Upload { key: format!("{SUFFIXED}{suffix}-{}", upload.key), ..upload })
+    }
+
+    async fn upload_part(
+        &self,
+        pathname: &Pathname,
+        upload: &Upload,
+        number: u32,
+        body: Body,
+    ) -> Result<Part> {
+        let (pathname, upload, _) = upload_of(pathname, upload);
+        self.0.upstream.upload_part(&pathname, &upload, number, body).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        pathname: &Pathname,
+        upload: &Upload,
+        parts: &[Part],
+        options: &PutOptions,
+    ) -> Result<Head> {
+        let (pathname, upload, suffixed) = upload_of(pathname, upload);
+        let add_random_suffix = options.add_random_suffix && !suffixed;
+        let options = PutOptions { add_random_suffix, ..options.clone() };
+        let (name, parts) = (pathname.clone(), parts.to_vec());
+        let send: Send = Box::new(move |upstream| {
+            async move { upstream.complete_multipart(&name, &upload, &parts, &options).await.map(Some) }
+                .boxed()
+        });
+        self.0.write(vec![pathname], None, send).await
+    }
+}
+
+impl Gateway {
+    /// A write that stores one blob.
+    async fn write(
+        self: &Arc<Self>,
+        pathnames: Vec<Pathname>,
+        spool: Option<Spooled>,
+        send: Send,
+    ) -> Result<Head> {
+        let head = if pathnames.iter().any(|pathname| self.maps(pathname)) {
+            self.carry_out(Operation { pathnames, spool, send }).await?
+        } else {
+            self.counts.passed();
+            send(Arc::clone(&self.upstream)).await?
+        };
+        let head = head.ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "write through the gateway").message("nothing was stored")
+        })?;
+        Ok(self.placed(head))
+    }
+
+    /// Makes sure that what is mapped may be read from Blob.
+    async fn may_read(&self, pathname: &Pathname) -> Result<()> {
+        if self.maps(pathname) { self.may_list().await } else { Ok(()) }
+    }
+
+    async fn may_list(&self) -> Result<()> {
+        if self.door.may_read()? {
+            return Ok(());
+        }
+        // While a hold is set, the flip may be committed at any moment (trace B6).
+        let mode = self.within(self.control().mode()).await;
+        match mode {
+            Ok(Some(mode)) if mode.phase.authority() == Authority::Source => Ok(()),
+            _ => Err(Error::new(ErrorKind::Busy, "read through the gateway")
+                .message("a flip is under way; try again")),
+        }
+    }
+
+    fn placed(&self, mut head: Head) -> Head {
+        self.place(&mut head.blob);
+        head
+    }
+
+    /// Says where a blob is, in the form that clients expect.
+    fn place(&self, blob: &mut ListedBlob) {
+        if let Some((store_id, access)) = &self.canonical {
+            blob.url = location::canonical_url(store_id, *access, &blob.pathname);
+            blob.download_url = location::download_url(&blob.url);
+        }
+    }
+}
+
+/// The name with its suffix, made here: upstream is asked for exactly this name.
+fn unsuffixed(pathname: &Pathname, options: &PutOptions) -> (Pathname, PutOptions) {
+    if !takes_suffix(pathname, options) {
+        return (pathname.clone(), options.clone());
+    }
+    let options = PutOptions { add_random_suffix: false, ..options.clone() };
+    (suffix::with(pathname, &suffix::random()), options)
+}
+
+/// Folders have no suffix: what becomes of the wish is the store's business.
+fn takes_suffix(pathname: &Pathname, options: &PutOptions) -> bool {
+    options.add_random_suffix && !pathname.as_str().ends_with('/')
+}
+
+/// The upload as upstream knows it, and whether a gateway made its suffix.
+fn upload_of(pathname: &Pathname, upload: &Upload) -> (Pathname, Upload, bool) {
+    let marked = upload.key.strip_prefix(SUFFIXED).and_then(|rest| rest.split_at_checked(SUFFIX_CHARS));
+    match marked.and_then(|(suffix, rest)| Some((suffix, rest.strip_prefix('-')?))) {
+        Some((suffix, key)) => {
+            let upload = Upload { upload_id: upload.upload_id.clone(), key: key.to_owned() };
+            (suffix::with(pathname, suffix), upload, true)
+        }
+        None => (pathname.clone(), upload.clone(), false),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_upload_with_a_suffix_is_told_from_others_by_its_key() {
+        let suffix = suffix::random();
+        let upload = |key: String| Upload { upload_id: "u".to_owned(), key };
+        let name = Pathname::from("a/b.json");
+        let (target, upstream, suffixed) =
+            upload_of(&name, &upload(format!("{SUFFIXED}{suffix}-store/é-key")));
+        assert_eq!(target, suffix::with(&name, &suffix));
+        assert_eq!((upstream.key.as_str(), suffixed), ("store/é-key", true));
+        for key in ["store/key".to_owned(), SUFFIXED.to_owned(), format!("{SUFFIXED}short-key")] {
+            assert_eq!(upload_of(&name, &upload(key.clone())), (name.clone(), upload(key), false));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Replay: what becomes of intents whose operations are not at work any more.
+//!
+//! Any process may replay, and several at once do no harm. An intent in doubt is converged at once, and again
+//! from time to time; it is removed only after a converge that began `late_write_max` after this process
+//! first saw that version of it with its owner gone. That is [`crate::protocol::intent`]'s word.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::time::Duration;
+
+use futures::stream::{self, StreamExt as _};
+use serde::Serialize;
+
+use super::gateway::done_of;
+use crate::blob::Pathname;
+use crate::converge::Converger;
+use crate::error::Result;
+use crate::plan::TimingPlan;
+use crate::protocol::converge::{Done, Purpose};
+use crate::protocol::intent::{Owner, Replay as Step, Sighting, Verdict, after_replay, replay};
+use crate::protocol::session::lapsed;
+use crate::target::control::{IntentRow, IntentState, SessionRow, SessionState};
+
+/// Pathnames that are converged at a time.
+const CONCURRENCY: usize = 32;
+/// The pauses between two converges for one intent: doubled from the first to the longest.
+const PAUSE_FIRST: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// One process's memory of the intents of others.
+#[derive(Debug)]
+pub struct Replay {
+    late_write_max: Duration,
+    lease: Duration,
+    sightings: HashMap<String, Known>,
+    /// Of each open session: its counter, and when that was first seen.
+    sessions: HashMap<String, (u64, Duration)>,
+}
+
+#[derive(Debug)]
+struct Known {
+    sighting: Sighting<String, Duration>,
+    /// What was allowed when it was last tried.
+    tried: Option<Step>,
+    next: Duration,
+    pause: Duration,
+}
+
+/// What one pass found and did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct ReplayReport {
+    /// Intents whose operations are at work.
+    pub at_work: u64,
+    /// Intents in doubt that are left.
+    pub in_doubt: u64,
+    /// Intents that were removed.
+    pub cleared: u64,
+}
+
+impl Replay {
+    /// A memory of nothing.
+    #[must_use]
+    pub fn new(timing: &TimingPlan) -> Self {
+        Self {
+            late_write_max: timing.late_write_max.0,
+            lease: timing.lease.0,
+            sightings: HashMap::new(),
+            sessions: HashMap::new(),
+        }
+    }
+
+    /// Looks at all intents once, converges those in doubt, and removes those whose time has come.
+    ///
+    /// `own` is this process's session; `at_work` says which of its operations are under way.
+    ///
+    /// # Errors
+    /// What the control table reports. A pathname that can't be converged keeps its intent.
+    pub async fn pass(
+        &mut self,
+        converger: &Converger,
+        own: &str,
+        at_work: impl Fn(&str) -> bool,
+    ) -> Result<ReplayReport> {
+        let control = &converger.control;
+        let intents = control.intents().await?;
+        let sessions = if intents.is_empty() { Vec::new() } else { control.sessions().await? };
+        let now = converger.clock().monotonic();
+        let ended = self.ended(&sessions, now);
+        self.sightings.retain(|id, _| intents.iter().any(|intent| intent.id == *id));
+
+        let mut report = ReplayReport::default();
+        let mut due: Vec<(IntentRow, Step)> = Vec::new();
+        for intent in intents {
+            let owner = if at_work(&intent.id) {
+                Owner::Working
+            } else if intent.state == IntentState::GaveUp || intent.session == own {
+                Owner::GaveUp
+            } else if ended.contains(&intent.session) {
+                Owner::Ended
+            } else {
+                Owner::Working
+            };
+            match self.sees(&intent, owner, now) {
+                None if owner == Owner::Working => report.at_work += 1,
+                None => report.in_doubt += 1,
+                Some(step) => due.push((intent, step)),
+            }
+        }
+        let settled = settle(converger, due.iter().flat_map(|(intent, _)| &intent.pathnames)).await;
+        for (intent, step) in due {
+            let all = intent.pathnames.iter().all(|pathname| settled.contains(pathname));
+            let done = if all { Done::Written } else { Done::GaveUp };
+            if after_replay(step, done) == Verdict::Clear && control.clear_intent(&intent).await? {
+                report.cleared += 1;
+            } else {
+                report.in_doubt += 1;
+            }
+        }
+        Ok(report)
+    }
+
+    /// The sessions that are over: closed, gone, or silent for longer than their lease by this clock.
+    fn ended(&mut self, sessions: &[SessionRow], now: Duration) -> HashSet<String> {
+        let mut ended = HashSet::new();
+        let mut open = HashMap::new();
+        for session in sessions {
+            if session.state != SessionState::Open {
+                ended.insert(session.id.clone());
+                continue;
+            }
+            let known = self.sessions.get(&session.id).filter(|(counter, _)| *counter == session.counter);
+            let seen = known.map_or(now, |(_, seen)| *seen);
+            if lapsed(self.lease, seen, now) {
+                ended.insert(session.id.clone());
+            }
+            open.insert(session.id.clone(), (session.counter, seen));
+        }
+        self.sessions = open;
+        ended
+    }
+
+    /// What is to be done about an intent now; none where it is to be left alone.
+    fn sees(&mut self, intent: &IntentRow, owner: Owner, now: Duration) -> Option<Step> {
+        let version = intent.version.clone();
+        let known = self.sightings.entry(intent.id.clone()).or_insert_with(|| Known {
+            sighting: Sighting::first(version.clone(), owner, now),
+            tried: None,
+            next: now,
+            pause: PAUSE_FIRST,
+        });
+        known.sighting.again(version, owner, now);
+        let silence = known.sighting.silence(|since| now.saturating_sub(since) >= self.late_write_max);
+        let step = replay(owner, silence);
+        if step == Step::LeaveToOwner || (known.tried == Some(step) && now < known.next) {
+            return None;
+        }
+        known.pause = if known.tried == Some(step) { (known.pause * 2).min(PAUSE_MAX) } else { PAUSE_FIRST };
+        known.next = now + known.pause;
+        known.tried = Some(step);
+        Some(step)
+    }
+}
+
+/// Converges each of these once, and says which are equal now.
+async fn settle<'a>(
+    converger: &Converger,
+    pathnames: impl Iterator<Item = &'a Pathname>,
+) -> HashSet<Pathname> {
+    let unique: BTreeSet<Pathname> = pathnames.cloned().collect();
+    let settling = stream::iter(unique).map(|pathname: Pathname| async move {
+        let done = done_of(&pathname, converger.converge(&pathname, Purpose::Intent).await);
+        (done != Done::GaveUp).then_some(pathname)
+    });
+    settling.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await
+}

@@ -1,0 +1,313 @@
+//! `dual-write` until it is stopped: the gateway, and beside it backfill, sweeps and replay.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::gateway::door::Ticket;
+use super::gateway::{DualWrite, GatewayCounts, Parts};
+use super::once::backfill_evidence;
+use super::replay::{Replay, ReplayReport};
+use super::session::{Opening, Session};
+use crate::backfill::{self, BackfillReport};
+use crate::blob::server::{Server, ServerConfig};
+use crate::converge::Converger;
+use crate::error::{ErrorKind, Result};
+use crate::event::{Event, Events};
+use crate::plan::{CaptureMode, Plan};
+use crate::sweep::{Bypass, Level, Sweep, SweepReport};
+use crate::target::control::{Header, SessionKind, names};
+
+/// How long running writes may take at the end.
+const END_GRACE: Duration = Duration::from_secs(10);
+/// Sweeps in a row that each settled something; then the next one waits for its time.
+const SWEEPS_IN_A_ROW_MAX: usize = 5;
+/// The pause after work that failed.
+const FAILED_PAUSE: Duration = Duration::from_secs(10);
+
+/// A dual write that runs until it is stopped.
+#[derive(Clone)]
+pub struct Serve<'a> {
+    /// What the gateway is made of.
+    pub parts: Parts,
+    /// Both stores at the pace of background work, for backfill, sweeps and replay.
+    pub converger: &'a Converger,
+    /// The plan.
+    pub plan: &'a Plan,
+    /// Its hash.
+    pub plan_hash: &'a str,
+    /// Which stores they are.
+    pub header: &'a Header,
+    /// How deep sweeps look.
+    pub level: Level,
+    /// How long after a sweep the next one begins.
+    pub interval: Duration,
+    /// The name of the session.
+    pub name: &'a str,
+    /// Where lock files lie.
+    pub directory: &'a Path,
+    /// Where the gateway listens, and how it serves.
+    pub listen: SocketAddr,
+    /// How it serves.
+    pub server: ServerConfig,
+}
+
+impl std::fmt::Debug for Serve<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve")
+            .field("name", &self.name)
+            .field("listen", &self.listen)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What it did until it was stopped.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ServeReport {
+    /// The gateway; none without one.
+    pub gateway: Option<GatewayCounts>,
+    /// The first load; none where it was stopped before.
+    pub backfill: Option<BackfillReport>,
+    /// How many sweeps came to their end.
+    pub sweeps: u64,
+    /// How many changes they found that went past the gateways.
+    pub bypassed: u64,
+    /// The last of them.
+    pub last_sweep: Option<SweepReport>,
+    /// What the replay found last, and how many intents it removed in all.
+    pub replay: ReplayReport,
+    /// Intents that are left: writes that are in doubt, or another gateway's.
+    pub intents_left: usize,
+    /// Whether the session ended clean.
+    pub clean: bool,
+}
+
+impl Serve<'_> {
+    /// Serves until it is cancelled; then no request is taken any more, those that run are finished, and
+    /// the session is ended.
+    ///
+    /// # Errors
+    /// `Usage` for an address that can't be bound, or tables of other stores; `Busy` and `WrongPhase` from
+    /// the session; `WrongPhase` once DynamoDB is the authority.
+    pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<ServeReport> {
+        let Converger { control, .. } = self.converger;
+        control.ensure_header(self.header).await?;
+        let gateway = DualWrite::new(self.parts.clone(), self.plan);
+        let with_gateway = self.plan.capture.mode == CaptureMode::Gateway;
+        let server = if with_gateway { Some(self.bind(&gateway).await?) } else { None };
+        let opening = Opening {
+            kind: if with_gateway { SessionKind::Gateway } else { SessionKind::Backfill },
+            name: self.name,
+            plan_hash: self.plan_hash,
+            timing: &self.plan.timing,
+            directory: self.directory,
+        };
+        let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
+        gateway.open(session);
+        if let Some(server) = &server {
+            events.report(Event::Note(format!("gateway on {}", server.base_url())));
+        }
+        let stop = cancel.child_token();
+        let watching = self.watch(&gateway, &stop);
+        let replaying = tokio::spawn(replay_on(
+            gateway.clone(),
+            self.converger.clone(),
+            Replay::new(&self.plan.timing),
+            self.plan.timing.renew.0,
+            stop.clone(),
+        ));
+        let mut report = ServeReport::default();
+        self.beside(&gateway, &mut report, events, &stop).await;
+        // Writes that are under way may wait for a hold to end, which the watch tells them.
+        if let Some(server) = server {
+            server.shutdown().await;
+        }
+        let watched = watching.end().await;
+        report.replay = replaying.await.unwrap_or_default();
+        gateway.close(END_GRACE).await?;
+        report.clean = gateway.ended_clean();
+        report.intents_left = control.intents().await?.len();
+        report.gateway = with_gateway.then(|| gateway.counts());
+        watched.map(|()| report)
+    }
+
+    async fn bind(&self, gateway: &DualWrite) -> Result<Server> {
+        let clock = Arc::clone(self.converger.clock());
+        Server::bind(self.listen, Arc::new(gateway.clone()), self.server.clone(), clock).await
+    }
+
+    /// Watches the mode in a task of its own: it must go on whatever else takes time.
+    fn watch(&self, gateway: &DualWrite, stop: &CancellationToken) -> Watching {
+        let (gateway, timing, stop) = (gateway.clone(), self.plan.timing.clone(), stop.clone());
+        let end = CancellationToken::new();
+        let until = end.clone();
+        let task = tokio::spawn(async move {
+            let watched = gateway.watch(&timing, &until).await;
+            stop.cancel();
+            watched
+        });
+        Watching { task, end }
+    }
+
+    /// Backfill, then sweeps, until it is stopped. What fails is told, and tried again.
+    async fn beside(
+        &self,
+        gateway: &DualWrite,
+        report: &mut ServeReport,
+        events: &Events,
+        stop: &CancellationToken,
+    ) {
+        let mut in_a_row = 0;
+        loop {
+            let Some(Ok(ticket)) = stop.run_until_cancelled(gateway.0.door.enter_to_work()).await else {
+                return;
+            };
+            let pause = match self.work(&ticket, report, events, stop).await {
+                Ok(settled) if settled && in_a_row < SWEEPS_IN_A_ROW_MAX => {
+                    in_a_row += 1;
+                    continue;
+                }
+                Ok(_) => self.interval,
+                // A hold, or the end.
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    events.report(Event::Warning(format!("{error}; it is tried again")));
+                    FAILED_PAUSE
+                }
+            };
+            in_a_row = 0;
+            drop(ticket);
+            if stop.run_until_cancelled(self.converger.clock().sleep(pause)).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// The next piece of work; says whether another one is to follow at once.
+    async fn work(
+        &self,
+        ticket: &Ticket,
+        report: &mut ServeReport,
+        events: &Events,
+        stop: &CancellationToken,
+    ) -> Result<bool> {
+        let converger = Converger { permit: ticket.session.permit(), ..self.converger.clone() };
+        let first = report.backfill.is_none();
+        let mut work = pin!(async {
+            if first {
+                let loaded =
+                    backfill::run(&converger, &self.plan.source.prefix, events, &ticket.pause).await?;
+                let evidence = backfill_evidence(&loaded, &converger, self.plan_hash, ticket.epoch);
+                converger.control.put_evidence(&evidence).await?;
+                return Ok((Some(loaded), None));
+            }
+            let swept = self.sweep(&converger, ticket, events).await?;
+            Ok::<_, crate::error::Error>((None, Some(swept)))
+        });
+        let done = tokio::select! {
+            done = &mut work => done,
+            () = stop.cancelled() => {
+                ticket.pause.cancel();
+                work.await
+            }
+        };
+        let (loaded, swept) = done?;
+        if let Some(loaded) = loaded {
+            report.backfill = Some(loaded);
+            return Ok(true);
+        }
+        let settled = swept.as_ref().is_some_and(|sweep| sweep.drift.len() > sweep.present_drift().len());
+        if let Some(sweep) = swept {
+            report.sweeps += 1;
+            report.bypassed += sweep.bypassed.len() as u64;
+            events.report(Event::Note(told(report.sweeps, &sweep)));
+            self.tell_bypasses(&sweep, events);
+            report.last_sweep = Some(sweep);
+        }
+        Ok(settled)
+    }
+
+    fn tell_bypasses(&self, sweep: &SweepReport, events: &Events) {
+        let now = self.converger.clock().now();
+        for Bypass { pathname, at } in &sweep.bypassed {
+            let what = match at {
+                Some(at) => format!("written past the gateway {} s ago", now.duration_since(*at).as_secs()),
+                None => "deleted past the gateway".to_owned(),
+            };
+            events.report(Event::Warning(format!("{pathname} was {what}")));
+        }
+    }
+
+    async fn sweep(&self, converger: &Converger, ticket: &Ticket, events: &Events) -> Result<SweepReport> {
+        let sweep = Sweep {
+            converger,
+            target: &self.plan.target,
+            prefix: &self.plan.source.prefix,
+            level: self.level,
+            repair: true,
+            allow_empty: self.plan.validation.allow_empty,
+            patience: Duration::from_millis(100),
+        };
+        let report = sweep.run(events, &ticket.pause).await?;
+        let row = report.row(names::token(), self.plan_hash, ticket.epoch);
+        converger.control.put_sweep(&row).await?;
+        Ok(report)
+    }
+}
+
+fn told(number: u64, sweep: &SweepReport) -> String {
+    let (found, left) = (sweep.drift.len(), sweep.present_drift().len());
+    match (found, sweep.obstacles().is_empty()) {
+        (_, true) => format!("sweep {number}: {} blobs, no differences", sweep.compared),
+        (0, false) => format!("sweep {number}: {}", sweep.obstacles().join("; ")),
+        _ => format!("sweep {number}: {found} differences, {} settled", found - left),
+    }
+}
+
+/// The watch in its task.
+struct Watching {
+    task: tokio::task::JoinHandle<Result<()>>,
+    end: CancellationToken,
+}
+
+impl Watching {
+    async fn end(self) -> Result<()> {
+        self.end.cancel();
+        // A panic of the watch closed nothing: the next process finds an open session, and ends it.
+        self.task.await.unwrap_or(Ok(()))
+    }
+}
+
+/// Replays until it is stopped; returns what the last pass found, and how many intents were removed in all.
+async fn replay_on(
+    gateway: DualWrite,
+    converger: Converger,
+    mut replay: Replay,
+    pause: Duration,
+    stop: CancellationToken,
+) -> ReplayReport {
+    let mut last = ReplayReport::default();
+    loop {
+        let Some(Ok(ticket)) = stop.run_until_cancelled(gateway.0.door.enter_to_work()).await else {
+            return last;
+        };
+        let converger = Converger { permit: ticket.permit(), ..converger.clone() };
+        let own = ticket.session.id();
+        let pass = replay.pass(&converger, &own, |id| gateway.0.at_work.contains(id));
+        // What it leaves half done keeps its intent.
+        match ticket.pause.run_until_cancelled(stop.run_until_cancelled(pass)).await.flatten() {
+            Some(Ok(report)) => last = ReplayReport { cleared: last.cleared + report.cleared, ..report },
+            Some(Err(error)) => tracing::debug!(%error, "a replay failed"),
+            None => {}
+        }
+        drop(ticket);
+        if stop.run_until_cancelled(converger.clock().sleep(pause)).await.is_none() {
+            return last;
+        }
+    }
+}
