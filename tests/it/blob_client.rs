@@ -565,3 +565,36 @@ fn a_client_that_could_not_work_is_not_made() {
     }
     assert_eq!(HttpBlob::new(good).unwrap().store_id(), Some("AbC"));
 }
+
+/// What others ask is passed on at once, and they decide whether to ask again.
+#[tokio::test]
+async fn a_client_that_forwards_sends_once_and_looks_nothing_up() {
+    let script = Script::start().await;
+    let config = Config { forwards: true, ..config(&script.origin, Access::Public, &clock()) };
+    let client = HttpBlob::new(config).unwrap();
+    script.refuse(429, "rate_limited", &[("retry-after", "1")]);
+    let error = client.delete(&[name()], None).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Throttled { retry_after: Some(Duration::from_secs(1)) });
+    script.refuse(503, "service_unavailable", &[]);
+    assert_eq!(client.head(&name()).await.unwrap_err().kind(), ErrorKind::NotApplied);
+    script.reply(200, &[], script.head_reply("a b/c.json", "\"e\"", 1));
+    let head = client.put(&name(), Bytes::from("1").into(), &PutOptions::default()).await.unwrap();
+    assert_eq!((head.blob.etag.as_str(), head.blob.size), ("\"e\"", 1));
+    assert_eq!(script.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn a_body_that_its_sender_broke_off_fails_for_the_senders_reason() {
+    let script = Script::start().await;
+    // What is wrong on this side (the last one) says nothing of the request.
+    let (usage, broken, other) = (ErrorKind::Usage, ErrorKind::NotApplied, ErrorKind::OutcomeUnknown);
+    for (kind, expected) in [(usage, usage), (broken, broken), (ErrorKind::Internal, other)] {
+        let reason = Error::new(kind, "receive a body").message("longer than 10 bytes");
+        let chunks = [Ok(Bytes::from("12345")), Err(reason)];
+        let body = Body::stream(None, Box::pin(futures::stream::iter(chunks)));
+        let client = client(&script, Access::Public);
+        let error = client.put(&name(), body, &PutOptions::default()).await.unwrap_err();
+        assert_eq!(error.kind(), expected);
+        assert!(kind == ErrorKind::Internal || error.detail() == Some("longer than 10 bytes"), "{error:?}");
+    }
+}

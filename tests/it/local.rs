@@ -7,14 +7,14 @@ use bytes::Bytes;
 use migrate::blob::emulator::{Emulator, EmulatorConfig};
 use migrate::blob::faults::{Faults, Operation};
 use migrate::blob::server::ServerConfig;
-use migrate::blob::store::PutOptions;
+use migrate::blob::store::{GetOptions, PutOptions};
 use migrate::blob::{BlobStore as _, Pathname};
 use migrate::clock::SystemClock;
 use migrate::converge::{SOURCE, owner};
 use migrate::fixture::{self, Expected, FixtureBlob};
 use migrate::plan::TargetPlan;
 use migrate::protocol::Rev;
-use migrate::target::control::{Anchor, AnchorState, Control, SessionRow, names};
+use migrate::target::control::{Anchor, AnchorState, Control, IntentRow, SessionRow, names};
 use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
 
 use migrate::target::store::{CONTROL_PARTITION_KEY, Scan};
@@ -97,6 +97,16 @@ impl Source {
         let options = PutOptions { allow_overwrite: true, content_type, ..PutOptions::default() };
         let pathname = Pathname::new(pathname);
         self.block_on(self.emulator.store().put(&pathname, body.into(), &options)).unwrap();
+    }
+
+    /// What a blob holds; none where there is none.
+    pub(crate) fn body(&self, pathname: &str) -> Option<String> {
+        let read = async {
+            let content =
+                self.emulator.store().get(&pathname.into(), &GetOptions::default()).await.unwrap()?;
+            Some(content.body.collect(u64::MAX).await.unwrap())
+        };
+        self.block_on(read).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {
@@ -223,7 +233,27 @@ impl Tables<'_> {
     }
 
     pub(crate) fn sessions(&self) -> Vec<SessionRow> {
-        self.source.block_on(self.control.sessions()).unwrap()
+        self.source.block_on(self.sessions_later())
+    }
+
+    /// The same for those who wait.
+    pub(crate) async fn sessions_later(&self) -> Vec<SessionRow> {
+        self.control.sessions().await.unwrap()
+    }
+
+    pub(crate) fn intents(&self) -> Vec<IntentRow> {
+        self.source.block_on(self.intents_later())
+    }
+
+    /// The same for those who wait.
+    pub(crate) async fn intents_later(&self) -> Vec<IntentRow> {
+        self.control.intents().await.unwrap()
+    }
+
+    /// How many rows the data table has, for those who wait.
+    pub(crate) async fn count_later(&self) -> usize {
+        let scan = Scan::share(0, 1);
+        self.target.scan(Table::Data, &scan).await.unwrap().items.len()
     }
 
     /// All of both tables, as text, but for the evidence that gates keep.

@@ -20,6 +20,8 @@ mod emulate;
 mod export;
 mod fixture;
 #[cfg(feature = "embedded")]
+mod gateway;
+#[cfg(feature = "embedded")]
 mod init;
 mod json_cases;
 #[cfg(feature = "embedded")]

@@ -11,7 +11,9 @@ use migrate::gate::Gate;
 use migrate::plan::{IndexPlan, Plan};
 use migrate::protocol::phase::{Epoch, Phase};
 use migrate::sweep::Level;
-use migrate::target::control::{Evidence, Mode, SessionKind, SessionRow, SessionState, SweepRow, names};
+use migrate::target::control::{
+    Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
+};
 use migrate::target::memory::{Fault, Operation};
 use migrate::{Error, ErrorKind, Result};
 
@@ -183,6 +185,25 @@ async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
     let seen = rig.control.mode().await.unwrap().unwrap();
     rig.control.flip(&seen, &mode(&rig, Phase::Capture, 2), None).await.unwrap();
     assert_eq!(closed(flip(&rig, None).await), evidenced);
+}
+
+/// A write through a gateway that nobody mirrored, or that may yet land in Blob, would be lost.
+#[tokio::test]
+async fn a_write_in_doubt_keeps_the_mode() {
+    let rig = ready().await;
+    let intent = IntentRow::new("s", rig.clock.now(), IntentState::GaveUp, vec!["r/1.json".into()], None);
+    rig.control.store_intent(&intent).await.unwrap();
+    let standing = cutover(&rig, &rig.plan, "ada").standing(None).await.unwrap();
+    assert_eq!((standing.ready(), standing.intents), (false, 1));
+    let refused = flip(&rig, None).await.unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.detail()),
+        (ErrorKind::WrongPhase, Some("1 writes through a gateway are in doubt"))
+    );
+    unchanged(&rig).await;
+    assert!(rig.control.clear_intent(&intent).await.unwrap());
+    flip(&rig, None).await.unwrap();
+    flipped(&rig).await;
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 mod converge;
 mod cutover;
 mod faults;
+mod gateway;
+mod gateway_door;
 mod groups;
 mod harness;
 mod large;

@@ -1,0 +1,492 @@
+//! `migrate dual-write` as a gateway: the built program before stores in other processes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::num::NonZeroU64;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use migrate::blob::faults::Drops;
+use migrate::clock::{Clock as _, SystemClock};
+use migrate::target::control::{SessionRow, SessionState};
+use migrate::target::embedded::{Engine, Location};
+use migrate::testing::fault_proxy::{FaultProxy, WireFault};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use reqwest::StatusCode;
+use serde_json::Value;
+
+use crate::local::Source;
+use crate::support::{Run, Running, Sandbox};
+use crate::target_local::Local;
+
+const PLAN: &str = r#"# A plan
+```toml migrate
+[source]
+store = "test"
+[target]
+table = "test"
+partition_key = "PK"
+sort_key = "SK"
+[validation]
+allow_empty = true
+[[entity]]
+name = "record"
+blobs = "r/{id}.json"
+[[entity.item]]
+PK = "R#{{ id }}"
+SK = "META"
+[[ignore]]
+blobs = "**/*.png"
+reason = "pictures"
+```
+"#;
+
+/// Every blob is mapped, as bytes.
+const EVERYTHING: &str = r#"# A plan
+```toml migrate
+[source]
+store = "test"
+access = "ACCESS"
+[target]
+table = "test"
+partition_key = "PK"
+sort_key = "SK"
+[[entity]]
+name = "file"
+blobs = "**"
+decode = "raw"
+too_large = "split"
+[[entity.item]]
+PK = "FILE#{{ pathname | sha256 }}"
+SK = "META"
+body = "nested:bytes"
+[[accept]]
+blobs = "multipart/*.bin"
+reason = "large ones take long"
+[[accept]]
+blobs = "client/*.bin"
+reason = "large ones take long"
+```
+"#;
+
+/// Windows that tests can wait for.
+const WINDOWS: [&str; 10] = [
+    "--set",
+    "timing.late_write_max=1s",
+    "--set",
+    "timing.settle=1s",
+    "--set",
+    "timing.renew=500ms",
+    "--set",
+    "timing.lease=5s",
+    "--set",
+    "timing.sweep_interval=5s",
+];
+
+/// A gateway that runs until it is stopped; killed when dropped.
+struct Gateway {
+    process: Child,
+    url: String,
+    token: String,
+    told: Option<JoinHandle<String>>,
+}
+
+impl Gateway {
+    /// Starts it on a free port, and returns once it takes writes.
+    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        let mut all = vec!["dual-write", "--listen", "127.0.0.1:0", "--output", "json"];
+        all.extend(WINDOWS);
+        all.extend(arguments);
+        let mut command = sandbox.command(&all);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut stderr = BufReader::new(process.stderr.take().unwrap());
+        let mut text = String::new();
+        let url = loop {
+            let mut line = String::new();
+            assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended at once: {text}");
+            text += &line;
+            if let Some(url) = line.trim_end().strip_prefix("gateway on ") {
+                break url.to_owned();
+            }
+        };
+        // Whoever reads no more would stop the program at a full pipe.
+        let told = std::thread::spawn(move || {
+            stderr.read_to_string(&mut text).unwrap();
+            text
+        });
+        Self { process, url, token: sandbox.variable("BLOB_READ_WRITE_TOKEN"), told: Some(told) }
+    }
+
+    fn client(&self) -> Client {
+        let http = reqwest::Client::builder().no_proxy().build().unwrap();
+        Client { http, url: self.url.clone(), token: self.token.clone() }
+    }
+
+    /// Stops it in good order.
+    fn stop(mut self) -> Run {
+        let id = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+        let mut stdout = String::new();
+        self.process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
+        let code = self.process.wait().unwrap().code();
+        Run { code, stdout, stderr: self.told.take().unwrap().join().unwrap() }
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+/// A client of the Blob API that takes a gateway for what it is.
+#[derive(Clone)]
+struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    async fn put(&self, name: &str, body: String) -> reqwest::Result<(StatusCode, String)> {
+        let request = self.http.put(format!("{}/?pathname={name}", self.url)).body(body);
+        self.send(request.header("x-allow-overwrite", "1").header("x-vercel-blob-access", "public")).await
+    }
+
+    async fn delete(&self, name: &str) -> reqwest::Result<(StatusCode, String)> {
+        let body = serde_json::json!({ "urls": [name] }).to_string();
+        self.send(self.http.post(format!("{}/delete", self.url)).body(body)).await
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode, String)> {
+        let reply = request.bearer_auth(&self.token).send().await?;
+        Ok((reply.status(), reply.text().await?))
+    }
+}
+
+/// Waits until something is so.
+async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let clock = SystemClock::new();
+    while !holds().await {
+        assert!(clock.monotonic() < Duration::from_secs(60), "{what}: not within a minute");
+        clock.sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Both stores in another process, with tables.
+fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
+    let mut sandbox = Sandbox::new();
+    sandbox.write("migration-plan.md", plan);
+    let stores = sandbox.emulate(arguments);
+    sandbox.run(&["provision"]).expect(0);
+    (sandbox, stores)
+}
+
+/// A command with the windows of the tests: they are part of the plan's hash.
+fn windowed<'a>(command: &[&'a str]) -> Vec<&'a str> {
+    command.iter().copied().chain(WINDOWS).collect()
+}
+
+fn no_drift(sandbox: &Sandbox) -> Value {
+    let report = sandbox.run(&windowed(&["validate", "--output", "json"])).expect(0).json();
+    assert_eq!(report["sweeps"][0]["drift"], serde_json::json!([]), "{report}");
+    report
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+}
+
+fn whole_surface(access: &str) {
+    const TOKEN: &str = "vercel_blob_rw_SdK_secret_of_the_tests";
+    let flags: &[&str] = if access == "private" { &["--private"] } else { &[] };
+    let (sandbox, _stores) =
+        stage(&EVERYTHING.replace("ACCESS", access), &[&["--token", TOKEN], flags].concat());
+    let gateway = Gateway::start(&sandbox, &["--url-form", "canonical"]);
+    let environment = [
+        ("VERCEL_BLOB_API_URL", gateway.url.clone()),
+        ("BLOB_READ_WRITE_TOKEN", TOKEN.to_owned()),
+        ("VERCEL_BLOB_RETRIES", "0".to_owned()),
+        ("ACCESS", access.to_owned()),
+        ("STORE_ID", "SdK".to_owned()),
+    ];
+    runtime().block_on(crate::blob_sdk::node("sdk.mjs", "./canonical.mjs", &environment));
+    let run = gateway.stop().expect(0);
+    let report = run.json();
+    assert_eq!((&report["clean"], &report["intents_left"]), (&true.into(), &0.into()), "{report}");
+    assert!(report["gateway"]["written"].as_u64() > Some(60), "{report}");
+    let compared = no_drift(&sandbox)["sweeps"][0]["compared"].as_u64();
+    assert!(compared > Some(50), "{compared:?}");
+}
+
+#[test]
+fn the_official_sdk_can_not_tell_it_from_a_public_store() {
+    whole_surface("public");
+}
+
+#[test]
+fn the_official_sdk_can_not_tell_it_from_a_private_store() {
+    whole_surface("private");
+}
+
+#[test]
+fn it_tells_who_it_is_and_serves_nobody_without_the_token() {
+    let (sandbox, _stores) = stage(PLAN, &[]);
+    let gateway = Gateway::start(&sandbox, &["--name", "blue"]);
+    let client = gateway.client();
+    runtime().block_on(async {
+        let url = format!("{}/?pathname=r/1.json", client.url);
+        for token in [None, Some("vercel_blob_rw_other_secret")] {
+            let mut request = client.http.put(&url).body("{}");
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
+            }
+            let reply = request.send().await.unwrap();
+            assert_eq!(reply.status(), StatusCode::FORBIDDEN);
+            assert!(reply.headers().contains_key("x-migrate-gateway"));
+            let body: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+            assert_eq!(body["error"]["code"], "forbidden");
+        }
+    });
+    // To compare DynamoDB with a gateway would be to compare it with itself.
+    let refused = sandbox.run(&["validate", "--source-url", &gateway.url]);
+    refused.expect_error(2, &["this is a gateway of `migrate`", &gateway.url]);
+    let twice = sandbox.run(&windowed(&["dual-write", "--listen", "127.0.0.1:0", "--name", "blue"]));
+    twice.expect_error(6, &["another `blue` is running on this machine"]);
+    let other = Gateway::start(&sandbox, &["--name", "green"]);
+    other.stop().expect(0);
+    let flip = sandbox.run(&windowed(&["status", "--output", "json"])).expect(0).json();
+    assert_eq!(flip["standing"]["open_sessions"][0]["kind"], "gateway", "{flip}");
+    gateway.stop().expect(0);
+}
+
+/// Amazon's DynamoDB Local instead of the embedded engine.
+#[test]
+fn on_dynamodb_local_every_write_is_mirrored() {
+    let runtime = runtime();
+    let local = runtime.block_on(Local::start());
+    let source = Source::empty();
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &local.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    let gateway = Gateway::start(&sandbox, &["--set", "capture.mirror=strict"]);
+    let client = gateway.client();
+    let tables = source.tables(&local.endpoint(), "test");
+    runtime.block_on(async {
+        for number in 0..20 {
+            let (status, text) =
+                client.put(&format!("r/{number}.json"), format!("{{\"n\":{number}}}")).await.unwrap();
+            assert_eq!(status, StatusCode::OK, "{text}");
+        }
+        client.delete("r/0.json").await.unwrap();
+    });
+    assert_eq!(tables.items().len(), 19, "with a strict mirror an answer means that both have it");
+    gateway.stop().expect(0);
+    let validate = windowed(&["validate", "--set", "capture.mirror=strict"]);
+    sandbox.run(&validate).expect(0);
+}
+
+/// What a writer knows of a blob: each state that it may be in. None is absence.
+type Possible = BTreeSet<Option<String>>;
+
+/// Writes to blobs of its own until it is told to stop; an answer other than success leaves both states open.
+async fn write(
+    mut clients: tokio::sync::watch::Receiver<Option<Client>>,
+    writer: u32,
+    stop: Arc<AtomicBool>,
+    acknowledged: Arc<AtomicU32>,
+) -> BTreeMap<String, Possible> {
+    let mut random = ChaCha8Rng::seed_from_u64(u64::from(writer));
+    let mut known: BTreeMap<String, Possible> = BTreeMap::new();
+    let mut number = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let Some(client) = clients.borrow_and_update().clone() else {
+            if clients.changed().await.is_err() {
+                break;
+            }
+            continue;
+        };
+        number += 1;
+        let name = format!("r/{writer}-{}.json", random.random_range(0..6));
+        // Contents come back, so that states repeat.
+        let state = (random.random_range(0..4) > 0).then(|| format!("{{\"v\":{}}}", number % 3));
+        let reply = match &state {
+            Some(body) => client.put(&name, body.clone()).await,
+            None => client.delete(&name).await,
+        };
+        let possible = known.entry(name).or_insert_with(|| BTreeSet::from([None]));
+        if reply.is_ok_and(|(status, _)| status == StatusCode::OK) {
+            acknowledged.fetch_add(1, Ordering::Relaxed);
+            *possible = BTreeSet::from([state]);
+        } else {
+            possible.insert(state);
+        }
+    }
+    known
+}
+
+/// Demands that each blob is in a state that its writer knows of, and that both stores are equal.
+fn nothing_is_lost(source: &Source, sandbox: &Sandbox, known: BTreeMap<String, Possible>) {
+    for (name, possible) in known {
+        let found = source.body(&name);
+        assert!(possible.contains(&found), "{name} is {found:?}, but was left as one of {possible:?}");
+    }
+    no_drift(sandbox);
+}
+
+#[test]
+fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
+    const KILLS: u32 = 10;
+    const WRITERS: u32 = 8;
+    let seed = rand::random();
+    eprintln!("seed {seed}");
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let source = Source::empty();
+    let engine = Engine::start(&Location::Memory, None).unwrap();
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    let tables = source.tables(&engine.endpoint(), "test");
+    let runtime = runtime();
+    let (sender, clients) = tokio::sync::watch::channel(None);
+    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| runtime.spawn(write(clients.clone(), writer, stop.clone(), acknowledged.clone())))
+        .collect();
+    // Now and then a reply is lost, too.
+    source.faults().set_drops(Some(Drops { every: NonZeroU64::new(29).unwrap(), applied: true }));
+    for kill in 0..KILLS {
+        let gateway = Gateway::start(&sandbox, &[]);
+        let before = acknowledged.load(Ordering::Relaxed);
+        sender.send_replace(Some(gateway.client()));
+        let enough = before + random.random_range(1..150);
+        runtime.block_on(until("writes are acknowledged", async || {
+            acknowledged.load(Ordering::Relaxed) >= enough
+        }));
+        drop(gateway);
+        sender.send_replace(None);
+        eprintln!("kill {kill}: {} intents left", tables.intents().len());
+    }
+    let gateway = Gateway::start(&sandbox, &[]);
+    sender.send_replace(Some(gateway.client()));
+    let enough = acknowledged.load(Ordering::Relaxed) + 50;
+    runtime.block_on(until("the last one serves", async || acknowledged.load(Ordering::Relaxed) >= enough));
+    source.faults().set_drops(None);
+    stop.store(true, Ordering::Relaxed);
+    drop(sender);
+    let mut known = BTreeMap::new();
+    for writer in writers {
+        known.extend(runtime.block_on(writer).unwrap());
+    }
+    runtime.block_on(until("every intent is settled", async || tables.intents_later().await.is_empty()));
+    let report = gateway.stop().expect(0).json();
+    assert_eq!(report["clean"], true, "{report}");
+    let unclean = tables.sessions().iter().filter(|row| row.state == SessionState::Unclean).count();
+    assert_eq!(unclean, KILLS as usize);
+    nothing_is_lost(&source, &sandbox, known);
+}
+
+#[test]
+fn an_outage_of_dynamodb_is_invisible_and_loses_nothing() {
+    let runtime = runtime();
+    let source = Source::empty();
+    let engine = Engine::start(&Location::Memory, None).unwrap();
+    let proxy = runtime.block_on(FaultProxy::start(&engine.endpoint())).unwrap();
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    let tables = source.tables(&engine.endpoint(), "test");
+    let outages = [WireFault::ResetBefore, WireFault::error(500, "InternalServerError", "out of order")];
+    let gaps = async || {
+        let closed = |row: &&SessionRow| row.state == SessionState::Unclean && row.gap.is_some();
+        tables.sessions_later().await.iter().filter(closed).count()
+    };
+    for outage in outages {
+        let before = runtime.block_on(gaps());
+        sandbox.set("DYNAMODB_ENDPOINT", &proxy.endpoint());
+        let gateway = Gateway::start(&sandbox, &[]);
+        let client = gateway.client();
+        let mut known: BTreeMap<String, Possible> = BTreeMap::new();
+        let clock = SystemClock::new();
+        runtime.block_on(async {
+            for number in 0..60 {
+                match number {
+                    20 => proxy.outage(Some(outage.clone())),
+                    50 => proxy.outage(None),
+                    _ => {}
+                }
+                let name = format!("r/{}.json", number % 12);
+                let state = (number % 5 > 0).then(|| format!("{{\"v\":{}}}", number % 3));
+                let began = clock.monotonic();
+                let (status, text) = match &state {
+                    Some(body) => client.put(&name, body.clone()).await.unwrap(),
+                    None => client.delete(&name).await.unwrap(),
+                };
+                assert_eq!(status, StatusCode::OK, "write {number}: {text}");
+                let took = clock.monotonic() - began;
+                assert!(took < Duration::from_secs(6), "write {number} took {took:?}");
+                known.insert(name, BTreeSet::from([state]));
+            }
+            until("the gap is closed", async || gaps().await > before).await;
+            until("every intent is settled", async || tables.intents_later().await.is_empty()).await;
+        });
+        let run = gateway.stop();
+        assert!(run.stderr.contains("the control table can't be reached"), "{}", run.stderr);
+        let report = run.expect(0).json();
+        assert!(report["gateway"]["unnoted"].as_u64() > Some(0), "{report}");
+        assert!(tables.sessions().iter().any(|row| row.state == SessionState::Unclean && row.gap.is_some()));
+        sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+        nothing_is_lost(&source, &sandbox, known);
+    }
+}
+
+#[test]
+fn sweeps_find_what_went_past_the_gateway() {
+    let (source, engine) = (Source::empty(), Engine::start(&Location::Memory, None).unwrap());
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    source.put("r/before.json", "{}");
+    let tables = source.tables(&engine.endpoint(), "test");
+    let gateway = Gateway::start(&sandbox, &["--interval", "200ms"]);
+    let items = async || tables.count_later().await;
+    let runtime = runtime();
+    runtime.block_on(until("what was there is loaded", async || items().await == 1));
+    // Beyond the difference that clocks may have.
+    let clock = SystemClock::new();
+    runtime.block_on(clock.sleep(Duration::from_millis(2_500)));
+    source.put("r/past.json", "{}");
+    runtime.block_on(until("what went past is found", async || items().await == 2));
+    let client = gateway.client();
+    runtime.block_on(client.put("r/through.json", "{}".to_owned())).unwrap();
+    let run = gateway.stop().expect(0);
+    let report = run.json();
+    assert_eq!(report["backfill"]["written"], 1, "{report}");
+    assert_eq!(report["bypassed"], 1, "{report}\n{}", run.stderr);
+    assert!(run.stderr.contains("warning: r/past.json was written past the gateway"), "{}", run.stderr);
+}
+
+#[test]
+fn without_a_gateway_sweeps_alone_follow() {
+    let (source, engine) = (Source::empty(), Engine::start(&Location::Memory, None).unwrap());
+    let mut sandbox = source.sandbox();
+    sandbox
+        .write("migration-plan.md", &format!("{PLAN}\n```toml migrate\n[capture]\nmode = \"follow\"\n```\n"));
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    source.put("r/1.json", "{}");
+    let following = sandbox.start_until(&windowed(&["dual-write", "--interval", "200ms"]), "sweep 1: ");
+    let tables = source.tables(&engine.endpoint(), "test");
+    source.put("r/2.json", "{}");
+    runtime().block_on(until("a sweep finds it", async || tables.count_later().await == 2));
+    assert_eq!(following.signal("TERM"), Some(0));
+}
