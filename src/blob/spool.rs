@@ -16,7 +16,7 @@ use super::types::ETag;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
-/// Bodies up to this many bytes are kept in memory.
+/// Bodies up to this many bytes are handled as a whole, in memory.
 pub const MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// A body that was received whole. Clones share it.
@@ -57,6 +57,12 @@ impl Spooled {
     #[must_use]
     pub fn etag(&self) -> ETag {
         ETag::new(&format!("\"{}\"", hex::encode(self.md5)))
+    }
+
+    /// Whether it is too long to be handled as a whole: more than [`MEMORY_BYTES_MAX`].
+    #[must_use]
+    pub const fn is_long(&self) -> bool {
+        self.length > MEMORY_BYTES_MAX
     }
 
     /// Its bytes, where they are in memory.

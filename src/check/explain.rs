@@ -84,7 +84,7 @@ impl Check {
         })?;
         let ruling = match self.mapper.rule(pathname) {
             Rule::Entity(entity) => match snapshot.body(pathname, &blob.version.etag).await? {
-                Some(body) if body.in_memory().is_none() => {
+                Some(body) if body.is_long() => {
                     return Err(Error::new(ErrorKind::Usage, OPERATION)
                         .key(pathname)
                         .message(format!("its {} bytes are too many to be explained", body.length()))

@@ -25,7 +25,7 @@ use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key, Value};
 
 /// How many items are looked for at a time.
-const TAKEN_PAGE: usize = 1_000;
+const TAKEN_PAGE: usize = 200;
 
 /// The items of a long body, to be made anew when they are stored: all of them are too many for memory.
 #[derive(Debug, Clone)]

@@ -54,8 +54,9 @@ impl Reading {
         (pathname, uploaded_at): (&Pathname, Timestamp),
         body: &Spooled,
     ) -> Result<Self> {
-        if let Some(bytes) = body.in_memory() {
-            return Ok(Self::Whole(bytes.clone()));
+        // A shorter one may be in a file as well: whoever received it may have had many at once.
+        if !body.is_long() {
+            return body.bytes().map(Self::Whole).map_err(unwritten);
         }
         let turn = TURN.acquire().await.ok();
         let (pathname, body, mapper) = (pathname.clone(), body.clone(), Arc::clone(mapper));

@@ -45,8 +45,8 @@ impl Sweep<'_> {
                 }
                 Err(error) => return Err(error),
             };
-            let after = self.converger.control.anchor(pathname).await?;
-            if rev(after.as_ref()) == rev(last.anchor.as_ref()) {
+            let after = self.converger.control.rev(pathname).await?;
+            if after.as_ref() == rev(last.anchor.as_ref()) {
                 return Ok(judged);
             }
         }

@@ -17,6 +17,7 @@ use super::report::SweepReport;
 use super::self_test;
 use super::walk::Walk;
 use crate::blob::Pathname;
+use crate::blob::spool::unwritten;
 use crate::converge::{Converger, SOURCE, Seen, owner, source_rev};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
@@ -185,11 +186,12 @@ impl Sweep<'_> {
         pair.mapping = Some(self.converger.mapper.digest(entity));
         if let (Level::Content, Some(blob)) = (self.level, &seen.blob) {
             match self.converger.fetch(blob).await {
-                Ok(Some(body)) => match body.body.in_memory() {
-                    Some(bytes) => self.expect(&mut pair, entity, blob, bytes),
-                    // A long one is judged singly.
-                    None => return Ok(None),
-                },
+                // A long one is judged singly.
+                Ok(Some(body)) if body.body.is_long() => return Ok(None),
+                Ok(Some(body)) => {
+                    let bytes = body.body.bytes().map_err(unwritten)?;
+                    self.expect(&mut pair, entity, blob, &bytes);
+                }
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind().is_of_one_key() => return Ok(None),
                 Err(error) => return Err(error),

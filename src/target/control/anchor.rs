@@ -218,6 +218,14 @@ impl Control {
         Ok(self.complete(vec![anchor]).await?.pop().flatten())
     }
 
+    /// The rev of a pathname's anchor; none where it has none.
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn rev(&self, pathname: &Pathname) -> Result<Option<Rev>> {
+        Ok(self.bare_anchor(pathname).await?.map(|anchor| anchor.rev))
+    }
+
     /// The row alone: keys that lie in pages are not in it.
     pub(super) async fn bare_anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
         self.get_row(names::anchor(pathname)).await?.map(row::decode).transpose()

@@ -46,8 +46,12 @@ impl Drop for Stage {
 
 impl Stage {
     pub(super) fn new() -> Self {
-        let rig = Arc::new(Rig::new());
-        let plan: Plan = toml::from_str(PLAN).unwrap();
+        Self::with(PLAN)
+    }
+
+    pub(super) fn with(plan: &str) -> Self {
+        let rig = Arc::new(Rig::with(plan));
+        let plan: Plan = toml::from_str(plan).unwrap();
         let clock = ManualClock::at("2026-11-01T00:00:00Z");
         Self { rig, clock, locks: TempDir::new().unwrap(), plan, end: CancellationToken::new() }
     }

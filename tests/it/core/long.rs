@@ -1,11 +1,14 @@
 //! Bodies that are mapped record by record, since they are too long for memory.
 
 use std::ops::Range;
+use std::time::Duration;
 
+use bytes::Bytes;
 use migrate::ErrorKind;
-use migrate::blob::Pathname;
+use migrate::blob::{BlobStore as _, Pathname};
 use migrate::converge::{Converged, rebuild};
 use migrate::mapping::{BlobFacts, Document, MappedItem, Mapper, Rule};
+use migrate::plan::MirrorMode;
 use migrate::protocol::converge::Purpose;
 use migrate::sweep::{DriftKind, Level};
 use migrate::target::control::{AnchorState, BodyForm, names};
@@ -13,6 +16,7 @@ use migrate::target::memory::{Fault, Operation};
 use migrate::target::store::Table;
 use migrate::value::{Key, Value};
 
+use super::gateway::{Stage, over};
 use super::harness::{PLAN, Rig, foreign};
 use super::large::no_leftovers;
 
@@ -52,8 +56,12 @@ const LIST: &str = "list/1.json";
 /// Enough for a body over 4 MiB in 300 records.
 const PAD: usize = 15_000;
 
+fn plan() -> String {
+    format!("{PLAN}{LONG}")
+}
+
 fn rig() -> Rig {
-    Rig::with(&format!("{PLAN}{LONG}"))
+    Rig::with(&plan())
 }
 
 fn record(number: usize, value: &str) -> String {
@@ -153,6 +161,23 @@ async fn a_long_body_is_replaced_and_removed() {
     rig.reconcile(LIST).await;
     assert!(rig.items().is_empty() && rig.anchor(LIST).await.unwrap().state == AnchorState::Tombstone);
     no_leftovers(&rig).await;
+}
+
+/// A gateway keeps what it receives in a file long before it is too long for memory.
+#[tokio::test]
+async fn a_body_through_the_gateway_is_retained_or_rebuilt_by_its_length() {
+    let mut stage = Stage::with(&plan());
+    stage.plan.capture.mirror = MirrorMode::Strict;
+    let gateway = stage.gateway("g").await;
+    for (records, form) in [(5, BodyForm::Bytes), (30, BodyForm::Bytes), (300, BodyForm::Skeleton)] {
+        let body = Bytes::from(list(0..records, "a"));
+        gateway.put(&LIST.into(), body.into(), &over()).await.unwrap();
+        let retained = stage.rig.anchor(LIST).await.unwrap().body.unwrap();
+        assert_eq!(retained.form, form, "{records} records");
+        assert_eq!(stage.intents().await, []);
+        stage.rig.check_after(format_args!("{records} records")).await;
+    }
+    gateway.close(Duration::ZERO).await.unwrap();
 }
 
 /// A crash is a request that was never sent; here, at each of them in turn.
