@@ -12,6 +12,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
+use super::serving::{self, DelegationFlags, TlsFlags};
 use super::settings;
 use super::stores::{Asked, Stores};
 use super::validate::{write_coverage, write_drift};
@@ -36,6 +37,12 @@ use crate::sweep::Level;
 /// of a gateway that died. It runs until Ctrl-C or SIGTERM: then no request is taken any more, and those that
 /// run are finished. Several gateways may run, each with a `--name` of its own. Where the plan says `mode =
 /// "follow"` under [capture], there is no gateway, and sweeps alone find what changed.
+///
+/// The official client's `get()` asks Vercel's content hosts whatever that variable says. So that content comes
+/// through the gateway too, let their names resolve to `--tls-listen`, with a certificate of `migrate gateway-cert`;
+/// or let the application read the URLs that the gateway gives with `--url-form gateway`. The gateway issues
+/// signed tokens and URLs of its own, and sends the callbacks of uploads: it says at the start which
+/// BLOB_WEBHOOK_PUBLIC_KEY the application then needs.
 ///
 /// With `--once` there is no gateway: it loads, sweeps until a sweep finds nothing, and stops. It may run at
 /// any time and any number of times; a rerun writes only what changed. Bodies come from the snapshot where it
@@ -62,7 +69,7 @@ use crate::sweep::Level;
 #[command(verbatim_doc_comment)]
 pub(crate) struct DualWrite {
     /// Load and sweep once, then stop; no gateway
-    #[arg(long)]
+    #[arg(long, conflicts_with_all = ["tls_listen", "oidc_token", "oidc_keys", "allowed_origins"])]
     once: bool,
 
     /// Show what the run would read and what differs now; write nothing
@@ -89,6 +96,12 @@ pub(crate) struct DualWrite {
 
     #[command(flatten)]
     budget: BudgetFlags,
+
+    #[command(flatten)]
+    delegation: DelegationFlags,
+
+    #[command(flatten)]
+    tls: TlsFlags,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -160,11 +173,8 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
 /// The gateway, and what runs beside it, until it is stopped.
 async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
     let plan = &stores.plan.plan;
-    if !args.listen.ip().is_loopback() {
-        context.output.warning(
-            "the gateway listens beyond this machine without TLS: the store's token crosses the network in the clear",
-        );
-    }
+    let tls = args.tls.load()?;
+    serving::warn_of_plain_text(args.listen, context);
     let upstream: Arc<dyn BlobStore> = context.forwarder()?;
     let fetcher = Fetcher { source: Arc::clone(&upstream), ..stores.converger.fetcher.clone() };
     let (server, on_gateway) = server(args, context)?;
@@ -186,6 +196,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
         directory: &stores.directory,
         listen: args.listen,
         server,
+        tls,
     };
     let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
     let good = report.clean && report.intents_left == 0;
@@ -202,6 +213,8 @@ fn server(args: &DualWrite, context: &Context) -> Result<(ServerConfig, bool), E
     };
     let mut config = ServerConfig::new(context.environment.token()?.expose_secret().into());
     config.access = settings.plan.source.access;
+    config.oidc = args.delegation.oidc()?;
+    config.allowed_origins.clone_from(&args.delegation.allowed_origins);
     config.url_form = if on_gateway { UrlForm::Local } else { UrlForm::Canonical };
     let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
     config.extra_headers.insert(header::GATEWAY, version);

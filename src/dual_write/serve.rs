@@ -15,7 +15,7 @@ use super::once::backfill_evidence;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
 use crate::backfill::{self, BackfillReport};
-use crate::blob::server::{Server, ServerConfig};
+use crate::blob::server::{Server, ServerConfig, TlsIdentity};
 use crate::converge::Converger;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Events};
@@ -55,6 +55,8 @@ pub struct Serve<'a> {
     pub listen: SocketAddr,
     /// How it serves.
     pub server: ServerConfig,
+    /// Where it listens for TLS as well, and the certificate that it shows there.
+    pub tls: Option<(SocketAddr, TlsIdentity)>,
 }
 
 impl std::fmt::Debug for Serve<'_> {
@@ -99,7 +101,7 @@ impl Serve<'_> {
         control.ensure_header(self.header).await?;
         let gateway = DualWrite::new(self.parts.clone(), self.plan);
         let with_gateway = self.plan.capture.mode == CaptureMode::Gateway;
-        let server = if with_gateway { Some(self.bind(&gateway).await?) } else { None };
+        let server = if with_gateway { Some(self.bind(&gateway, events).await?) } else { None };
         let opening = Opening {
             kind: if with_gateway { SessionKind::Gateway } else { SessionKind::Backfill },
             name: self.name,
@@ -136,9 +138,18 @@ impl Serve<'_> {
         watched.map(|()| report)
     }
 
-    async fn bind(&self, gateway: &DualWrite) -> Result<Server> {
+    async fn bind(&self, gateway: &DualWrite, events: &Events) -> Result<Server> {
         let clock = Arc::clone(self.converger.clock());
-        Server::bind(self.listen, Arc::new(gateway.clone()), self.server.clone(), clock).await
+        let server = Server::bind(self.listen, Arc::new(gateway.clone()), self.server.clone(), clock).await?;
+        if let Some((listen, identity)) = &self.tls {
+            let bound = server.listen_tls(*listen, identity).await?;
+            events.report(Event::Note(format!("over TLS on {bound}")));
+        }
+        let key = server.webhook_public_key().replace('\n', "\\n");
+        events.report(Event::Note(format!(
+            "callbacks of uploads are signed for BLOB_WEBHOOK_PUBLIC_KEY={key}"
+        )));
+        Ok(server)
     }
 
     /// Watches the mode in a task of its own: it must go on whatever else takes time.

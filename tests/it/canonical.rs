@@ -1,7 +1,7 @@
 //! The canonical content hosts on this machine: a server over TLS, and a proxy that leads their names to it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use migrate::blob::certificate::Names;
 use migrate::blob::server::{Server, TlsIdentity};
@@ -19,12 +19,23 @@ pub(crate) struct Canonical {
 impl Canonical {
     /// Lets a server listen for TLS, with a certificate of its own CA, and starts the proxy.
     pub(crate) async fn of(server: &Server, store_id: &str) -> Self {
+        Self::with(store_id, async |directory| {
+            let file = |name| std::fs::read(directory.join(name)).unwrap();
+            let identity = TlsIdentity::from_pem(&file("cert.pem"), &file("key.pem")).unwrap();
+            server.listen_tls(([127, 0, 0, 1], 0).into(), &identity).await.unwrap()
+        })
+        .await
+    }
+
+    /// Starts the proxy to what `listen` makes of the directory with `cert.pem` and `key.pem`.
+    pub(crate) async fn with(store_id: &str, listen: impl AsyncFnOnce(&Path) -> SocketAddr) -> Self {
         let names = Names { store_id: store_id.to_owned(), more: Vec::new() };
         let made = names.certify(SystemClock::new().now()).unwrap();
         let directory = TempDir::new().unwrap();
         std::fs::write(directory.path().join("ca.pem"), &made.authority).unwrap();
-        let identity = TlsIdentity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
-        let tls = server.listen_tls(([127, 0, 0, 1], 0).into(), &identity).await.unwrap();
+        std::fs::write(directory.path().join("cert.pem"), &made.certificate).unwrap();
+        std::fs::write(directory.path().join("key.pem"), &*made.key).unwrap();
+        let tls = listen(directory.path()).await;
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let proxy = listener.local_addr().unwrap();
         tokio::spawn(async move {

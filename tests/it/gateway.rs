@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::SocketAddr;
 use std::num::NonZeroU64;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use reqwest::StatusCode;
 use serde_json::Value;
 
+use crate::canonical::Canonical;
 use crate::local::Source;
 use crate::support::{Run, Running, Sandbox};
 use crate::target_local::Local;
@@ -93,6 +95,8 @@ struct Gateway {
     url: String,
     token: String,
     told: Option<JoinHandle<String>>,
+    /// Where it listens for TLS, if anywhere.
+    tls: Option<SocketAddr>,
 }
 
 impl Gateway {
@@ -105,10 +109,14 @@ impl Gateway {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         let mut text = String::new();
+        let mut tls = None;
         let url = loop {
             let mut line = String::new();
             assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended at once: {text}");
             text += &line;
+            if let Some(address) = line.trim_end().strip_prefix("over TLS on ") {
+                tls = Some(address.parse().unwrap());
+            }
             if let Some(url) = line.trim_end().strip_prefix("gateway on ") {
                 break url.to_owned();
             }
@@ -118,7 +126,7 @@ impl Gateway {
             stderr.read_to_string(&mut text).unwrap();
             text
         });
-        Self { process, url, token: sandbox.variable("BLOB_READ_WRITE_TOKEN"), told: Some(told) }
+        Self { process, url, token: sandbox.variable("BLOB_READ_WRITE_TOKEN"), told: Some(told), tls }
     }
 
     fn client(&self) -> Client {
@@ -232,6 +240,49 @@ fn the_official_sdk_can_not_tell_it_from_a_public_store() {
 #[test]
 fn the_official_sdk_can_not_tell_it_from_a_private_store() {
     whole_surface("private");
+}
+
+/// Runs a script of the official SDK before a gateway to a private store that listens for TLS as well.
+fn over_tls(script: &str, preload: &str) {
+    const TOKEN: &str = "vercel_blob_rw_SdK_secret_of_the_tests";
+    let (sandbox, _stores) =
+        stage(&EVERYTHING.replace("ACCESS", "private"), &["--private", "--token", TOKEN]);
+    let runtime = runtime();
+    let mut gateway = None;
+    let canonical = runtime.block_on(Canonical::with("SdK", async |directory| {
+        let file = |name| directory.join(name).to_str().unwrap().to_owned();
+        let (cert, key) = (file("cert.pem"), file("key.pem"));
+        let flags = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
+        let started = Gateway::start(&sandbox, &[&flags[..], &["--url-form", "canonical"]].concat());
+        gateway.insert(started).tls.unwrap()
+    }));
+    let gateway = gateway.unwrap();
+    let environment = [
+        ("VERCEL_BLOB_API_URL", gateway.url.clone()),
+        ("BLOB_READ_WRITE_TOKEN", TOKEN.to_owned()),
+        ("BLOB_WEBHOOK_PUBLIC_KEY", sandbox.variable("BLOB_WEBHOOK_PUBLIC_KEY")),
+        ("FAILED_CALLBACKS", "2".to_owned()),
+        ("VERCEL_BLOB_RETRIES", "0".to_owned()),
+        ("ACCESS", "private".to_owned()),
+        ("STORE_ID", "SdK".to_owned()),
+        ("HTTPS_PROXY", canonical.proxy()),
+        ("NODE_EXTRA_CA_CERTS", canonical.ca().to_str().unwrap().to_owned()),
+    ];
+    runtime.block_on(crate::blob_sdk::node(script, preload, &environment));
+    let run = gateway.stop().expect(0);
+    assert!(run.stderr.contains("BLOB_WEBHOOK_PUBLIC_KEY="), "{}", run.stderr);
+    no_drift(&sandbox);
+}
+
+/// Nothing is rewritten: content comes over TLS from the hosts in its URLs.
+#[test]
+fn the_official_sdk_reads_content_through_it() {
+    over_tls("sdk.mjs", "./proxy.mjs");
+}
+
+#[test]
+fn others_act_with_what_it_signed_for_them() {
+    over_tls("delegation.mjs", "./canonical.mjs");
 }
 
 #[test]

@@ -107,7 +107,8 @@ test('upload(): the application grants it, and is told', limit, async (t) => {
 
 test('a callback is sent again until it is answered with 200', limit, async (t) => {
   const app = await application(t);
-  app.answers.push(500, 404, 204, 302, 503);
+  // With the service's own pauses, all five take half a minute.
+  app.answers.push(...[500, 404, 204, 302, 503].slice(0, Number(process.env.FAILED_CALLBACKS ?? 5)));
   const put = await upload('client/retried.txt', 'x', { access, handleUploadUrl: `${app.url}/api/upload` });
   assert.equal((await app.told.next()).blob.url, put.url);
   assert.equal(app.answers.length, 0);
