@@ -21,6 +21,7 @@ use crate::blob::wire::header;
 use crate::blob::{BlobStore, Fetcher};
 use crate::converge::Converger;
 use crate::dual_write::gateway::Parts;
+use crate::dual_write::metrics::Metrics;
 use crate::dual_write::once::{Once, OnceReport};
 use crate::dual_write::serve::{Serve, ServeReport};
 use crate::error::{Error, Exit};
@@ -88,6 +89,10 @@ pub(crate) struct DualWrite {
     /// How long after a sweep the next one begins; the plan's `timing.sweep_interval` by default
     #[arg(long, value_name = "DURATION", conflicts_with = "once", value_parser = duration)]
     interval: Option<Span>,
+
+    /// Where a monitor may ask for `/metrics` (Prometheus), `/healthz` and `/readyz`; port 0 takes a free one
+    #[arg(long, value_name = "ADDR", conflicts_with = "once")]
+    monitor: Option<SocketAddr>,
 
     /// The URLs of blobs in the gateway's answers: on Vercel's content hosts, or on the gateway itself; by
     /// default the latter only where Blob is on this machine
@@ -183,6 +188,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
         converger: Converger { fetcher, ..stores.converger.clone() },
         events: Arc::clone(&context.events),
         canonical: (!on_gateway).then(|| (server.store_id.clone(), server.access)),
+        metrics: Metrics::default(),
     };
     let serve = Serve {
         parts,
@@ -197,6 +203,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
         listen: args.listen,
         server,
         tls,
+        monitor: args.monitor,
     };
     let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
     let good = report.clean && report.intents_left == 0;

@@ -69,7 +69,7 @@ enum Command {
     Provision(provision::Provision),
     Export(export::Export),
     Check(check::Check),
-    DualWrite(dual_write::DualWrite),
+    DualWrite(Box<dual_write::DualWrite>),
     Validate(validate::Validate),
     Cutover(cutover::Cutover),
     Status(status::Status),

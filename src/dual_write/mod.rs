@@ -3,6 +3,7 @@
 //! Every process that can write to a store opens a [`session::Session`] first and closes it last.
 
 pub mod gateway;
+pub mod metrics;
 pub mod once;
 pub mod replay;
 pub mod serve;

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::gateway::door::Ticket;
 use super::gateway::{DualWrite, GatewayCounts, Parts};
+use super::metrics::{Metrics, Observed};
 use super::once::backfill_evidence;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
 use crate::backfill::{self, BackfillReport};
+use crate::blob::BlobStore;
 use crate::blob::server::{Server, ServerConfig, TlsIdentity};
 use crate::converge::Converger;
 use crate::error::{ErrorKind, Result};
@@ -57,6 +59,8 @@ pub struct Serve<'a> {
     pub server: ServerConfig,
     /// Where it listens for TLS as well, and the certificate that it shows there.
     pub tls: Option<(SocketAddr, TlsIdentity)>,
+    /// Where a monitor may ask, if anywhere.
+    pub monitor: Option<SocketAddr>,
 }
 
 impl std::fmt::Debug for Serve<'_> {
@@ -99,8 +103,13 @@ impl Serve<'_> {
     pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<ServeReport> {
         let Converger { control, .. } = self.converger;
         control.ensure_header(self.header).await?;
-        let gateway = DualWrite::new(self.parts.clone(), self.plan);
+        let gateway = DualWrite::new(self.observed(), self.plan);
         let with_gateway = self.plan.capture.mode == CaptureMode::Gateway;
+        let stop = cancel.child_token();
+        if let Some(listen) = self.monitor {
+            let bound = self.parts.metrics.serve(listen, gateway.clone(), stop.clone()).await?;
+            events.report(Event::Note(format!("monitor on http://{bound}/metrics")));
+        }
         let server = if with_gateway { Some(self.bind(&gateway, events).await?) } else { None };
         let opening = Opening {
             kind: if with_gateway { SessionKind::Gateway } else { SessionKind::Backfill },
@@ -114,12 +123,11 @@ impl Serve<'_> {
         if let Some(server) = &server {
             events.report(Event::Note(format!("gateway on {}", server.base_url())));
         }
-        let stop = cancel.child_token();
         let watching = self.watch(&gateway, &stop);
         let replaying = tokio::spawn(replay_on(
             gateway.clone(),
             self.converger.clone(),
-            Replay::new(&self.plan.timing),
+            (Replay::new(&self.plan.timing), self.parts.metrics.clone()),
             self.plan.timing.renew.0,
             stop.clone(),
         ));
@@ -138,9 +146,21 @@ impl Serve<'_> {
         watched.map(|()| report)
     }
 
+    /// The parts, with what goes to the store behind the gateway counted.
+    fn observed(&self) -> Parts {
+        let parts = self.parts.clone();
+        Parts { upstream: self.counted(Arc::clone(&parts.upstream), "upstream"), ..parts }
+    }
+
+    fn counted(&self, store: Arc<dyn BlobStore>, side: &'static str) -> Arc<dyn BlobStore> {
+        let (clock, metrics) = (Arc::clone(self.converger.clock()), self.parts.metrics.clone());
+        Arc::new(Observed { store, clock, metrics, side })
+    }
+
     async fn bind(&self, gateway: &DualWrite, events: &Events) -> Result<Server> {
         let clock = Arc::clone(self.converger.clock());
-        let server = Server::bind(self.listen, Arc::new(gateway.clone()), self.server.clone(), clock).await?;
+        let served = self.counted(Arc::new(gateway.clone()), "gateway");
+        let server = Server::bind(self.listen, served, self.server.clone(), clock).await?;
         if let Some((listen, identity)) = &self.tls {
             let bound = server.listen_tls(*listen, identity).await?;
             events.report(Event::Note(format!("over TLS on {bound}")));
@@ -236,6 +256,7 @@ impl Serve<'_> {
         if let Some(sweep) = swept {
             report.sweeps += 1;
             report.bypassed += sweep.bypassed.len() as u64;
+            self.parts.metrics.swept(sweep.bypassed.len(), sweep.present_drift().len());
             events.report(Event::Note(told(report.sweeps, &sweep)));
             self.tell_bypasses(&sweep, events);
             report.last_sweep = Some(sweep);
@@ -298,7 +319,7 @@ impl Watching {
 async fn replay_on(
     gateway: DualWrite,
     converger: Converger,
-    mut replay: Replay,
+    (mut replay, metrics): (Replay, Metrics),
     pause: Duration,
     stop: CancellationToken,
 ) -> ReplayReport {
@@ -312,7 +333,10 @@ async fn replay_on(
         let pass = replay.pass(&converger, &own, |id| gateway.0.at_work.contains(id));
         // What it leaves half done keeps its intent.
         match ticket.pause.run_until_cancelled(stop.run_until_cancelled(pass)).await.flatten() {
-            Some(Ok(report)) => last = ReplayReport { cleared: last.cleared + report.cleared, ..report },
+            Some(Ok(report)) => {
+                metrics.replayed(report.in_doubt);
+                last = ReplayReport { cleared: last.cleared + report.cleared, ..report };
+            }
             Some(Err(error)) => tracing::debug!(%error, "a replay failed"),
             None => {}
         }

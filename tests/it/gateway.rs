@@ -97,6 +97,8 @@ struct Gateway {
     told: Option<JoinHandle<String>>,
     /// Where it listens for TLS, if anywhere.
     tls: Option<SocketAddr>,
+    /// Where a monitor may ask, if anywhere.
+    monitor: Option<String>,
 }
 
 impl Gateway {
@@ -109,13 +111,16 @@ impl Gateway {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         let mut text = String::new();
-        let mut tls = None;
+        let (mut tls, mut monitor) = (None, None);
         let url = loop {
             let mut line = String::new();
             assert!(stderr.read_line(&mut line).unwrap() > 0, "it ended at once: {text}");
             text += &line;
             if let Some(address) = line.trim_end().strip_prefix("over TLS on ") {
                 tls = Some(address.parse().unwrap());
+            }
+            if let Some(url) = line.trim_end().strip_prefix("monitor on ") {
+                monitor = Some(url.trim_end_matches("/metrics").to_owned());
             }
             if let Some(url) = line.trim_end().strip_prefix("gateway on ") {
                 break url.to_owned();
@@ -126,7 +131,14 @@ impl Gateway {
             stderr.read_to_string(&mut text).unwrap();
             text
         });
-        Self { process, url, token: sandbox.variable("BLOB_READ_WRITE_TOKEN"), told: Some(told), tls }
+        Self {
+            process,
+            url,
+            token: sandbox.variable("BLOB_READ_WRITE_TOKEN"),
+            told: Some(told),
+            tls,
+            monitor,
+        }
     }
 
     fn client(&self) -> Client {
@@ -240,6 +252,46 @@ fn the_official_sdk_can_not_tell_it_from_a_public_store() {
 #[test]
 fn the_official_sdk_can_not_tell_it_from_a_private_store() {
     whole_surface("private");
+}
+
+/// What a monitor reads: requests on both sides, the lag, and whether the gateway takes writes.
+#[test]
+fn a_monitor_is_told_what_it_does_and_whether_it_can() {
+    let (sandbox, stores) = stage(PLAN, &[]);
+    let gateway = Gateway::start(&sandbox, &["--monitor", "127.0.0.1:0"]);
+    let (client, monitor) = (gateway.client(), gateway.monitor.clone().unwrap());
+    runtime().block_on(async {
+        let ask = async |path: &str| {
+            let reply = client.http.get(format!("{monitor}{path}")).send().await.unwrap();
+            (reply.status(), reply.text().await.unwrap())
+        };
+        for number in 0..5 {
+            let (status, text) = client.put(&format!("r/{number}.json"), "{}".to_owned()).await.unwrap();
+            assert_eq!(status, StatusCode::OK, "{text}");
+        }
+        let wrong = Client { token: "wrong".to_owned(), ..gateway.client() };
+        assert_eq!(wrong.put("r/secret.json", "{}".to_owned()).await.unwrap().0, StatusCode::FORBIDDEN);
+        let has = async |line: &str| ask("/metrics").await.1.lines().any(|found| found == line);
+        let put = |side| format!(r#"migrate_requests_total{{side="{side}",operation="put",result="ok"}} 5"#);
+        until("five puts are counted on both sides", async || {
+            has(&put("gateway")).await && has(&put("upstream")).await
+        })
+        .await;
+        until("all are mirrored", async || has("migrate_convergence_lag_seconds_count 5").await).await;
+        until("a sweep is counted", async || !has("migrate_sweeps_total 0").await).await;
+        assert!(has("migrate_control_reachable 1").await && has("migrate_bypasses_total 0").await);
+        let text = ask("/metrics").await.1;
+        assert!(
+            !text.contains("r/0") && !text.contains(&gateway.token) && text.ends_with("# EOF\n"),
+            "{text}"
+        );
+        assert_eq!(ask("/healthz").await, (StatusCode::OK, "ok\n".to_owned()));
+        assert_eq!(ask("/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+        // An outage of both stores: it is there, it would take writes, and it says what it can't reach.
+        drop(stores);
+        until("the outage is told", async || has("migrate_control_reachable 0").await).await;
+        assert_eq!(ask("/readyz").await.0, StatusCode::OK);
+    });
 }
 
 /// Runs a script of the official SDK before a gateway to a private store that listens for TLS as well.

@@ -181,6 +181,18 @@ impl Door {
         Ok(Some(Ticket { door: Arc::clone(self), session, epoch: state.epoch, noted, leave, pause }))
     }
 
+    /// Why no write is let in at the moment.
+    pub(super) fn not_ready(&self) -> Option<&'static str> {
+        let state = self.lock();
+        match admit(state.view()) {
+            Admission::Noted | Admission::Unnoted => None,
+            Admission::Wait if state.over => Some("it is ending"),
+            Admission::Wait => Some("writes are held"),
+            Admission::Refuse if state.authority.is_none() => Some("the mode was not read yet"),
+            Admission::Refuse => Some("DynamoDB is the authority"),
+        }
+    }
+
     /// Whether the reply to a write that was let in may be passed on.
     pub(super) fn may_answer(&self, ticket: &Ticket) -> bool {
         let state = self.lock();

@@ -30,6 +30,7 @@ use self::door::Door;
 use self::operation::CONTROL_TIME_MAX;
 pub(super) use self::operation::done_of;
 use self::turns::Turns;
+use super::metrics::Metrics;
 use super::session::Session;
 use crate::blob::store::Access;
 use crate::blob::{BlobStore, Head, Pathname};
@@ -58,6 +59,8 @@ pub struct Parts {
     pub events: Events,
     /// Where URLs of blobs are said to be on the canonical hosts: the id and the access of the store.
     pub canonical: Option<(String, Access)>,
+    /// What is counted for a monitor.
+    pub metrics: Metrics,
 }
 
 impl fmt::Debug for Parts {
@@ -82,6 +85,7 @@ pub(super) struct Gateway {
     converger: Converger,
     events: Events,
     canonical: Option<(String, Access)>,
+    metrics: Metrics,
     prefix: String,
     mirror: MirrorMode,
     late_write_max: Duration,
@@ -99,13 +103,14 @@ impl DualWrite {
     /// A gateway that is not ready yet: nothing that is mapped passes before [`DualWrite::open`].
     #[must_use]
     pub fn new(parts: Parts, plan: &Plan) -> Self {
-        let Parts { upstream, converger, events, canonical } = parts;
+        let Parts { upstream, converger, events, canonical, metrics } = parts;
         let door = Arc::new(Door::new(Arc::clone(converger.clock())));
         Self(Arc::new(Gateway {
             upstream,
             converger,
             events,
             canonical,
+            metrics,
             prefix: plan.source.prefix.clone(),
             mirror: plan.capture.mirror,
             late_write_max: plan.timing.late_write_max.0,
@@ -146,6 +151,24 @@ impl DualWrite {
     #[must_use]
     pub fn ended_clean(&self) -> bool {
         self.0.door.session().is_some_and(|session| session.ended_clean())
+    }
+
+    /// How many writes are under way that have an intent.
+    #[must_use]
+    pub fn under_way(&self) -> usize {
+        self.0.at_work.len()
+    }
+
+    /// Whether the control table could be reached when it was last asked.
+    #[must_use]
+    pub fn is_reachable(&self) -> bool {
+        self.0.door.is_reachable()
+    }
+
+    /// Why it takes no writes; none where it does. While the control table can't be reached it goes on.
+    #[must_use]
+    pub fn not_ready(&self) -> Option<&'static str> {
+        self.0.door.not_ready()
     }
 
     /// What it did so far.
@@ -201,6 +224,10 @@ impl AtWork {
 
     fn remove(&self, id: &str) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(id);
+    }
+
+    fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether this operation is under way.

@@ -86,6 +86,7 @@ impl Gateway {
             () = ticket.leave.cancelled() => Err(unanswered("a flip is under way")),
         };
         drop(turn);
+        let replied = self.clock().monotonic();
         let reply = reply_of(&outcome);
         let stored = outcome.as_ref().ok().cloned().flatten();
         let intent = self.name_what_was_stored(&ticket, intent, &mut pathnames, stored.as_ref()).await;
@@ -105,6 +106,9 @@ impl Gateway {
                 () = ticket.leave.cancelled() => Done::GaveUp,
                 done = self.settle(&ticket, &pathnames, spool.zip(stored)) => done,
             };
+            if done != Done::GaveUp {
+                self.metrics.converged(self.clock().monotonic().saturating_sub(replied));
+            }
             self.end(&ticket, intent, after_own(reply, done)).await;
         }
         if let Some((answer, outcome)) = waiting {

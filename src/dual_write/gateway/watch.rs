@@ -103,6 +103,7 @@ impl Gateway {
         let unnoted = self.door.take_unnoted();
         self.door.open(Arc::clone(&next));
         let gap = session.gap();
+        self.metrics.gap();
         let count = unnoted.len();
         self.note_late(&next, unnoted.into_iter().collect()).await;
         let ended = async {

@@ -9,6 +9,7 @@ use migrate::blob::store::{Body, PutOptions};
 use migrate::blob::{BlobStore as _, Fetcher, Head, Pathname};
 use migrate::converge::Converger;
 use migrate::dual_write::gateway::{DualWrite, Parts};
+use migrate::dual_write::metrics::Metrics;
 use migrate::dual_write::replay::{Replay, ReplayReport};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::plan::{MirrorMode, Plan};
@@ -67,6 +68,7 @@ impl Stage {
             converger: self.converger(),
             events: silent(),
             canonical: None,
+            metrics: Metrics::default(),
         };
         DualWrite::new(parts, &self.plan)
     }
