@@ -5,20 +5,18 @@ use tokio_util::sync::CancellationToken;
 use super::output::Output;
 use crate::error::Exit;
 
-/// Listens for signals in the background, for as long as the runtime lives.
+/// Listens for signals in the background, for as long as the runtime lives. From its return on, none ends the
+/// process unheard.
 pub(crate) fn listen(output: Output) -> CancellationToken {
     let cancel = CancellationToken::new();
-    let token = cancel.clone();
-    tokio::spawn(async move {
-        if let Err(error) = wait(&output, &token).await {
-            output.warning(format_args!("can't listen for signals: {error}"));
-        }
-    });
+    match Signals::new() {
+        Ok(signals) => drop(tokio::spawn(wait(signals, output, cancel.clone()))),
+        Err(error) => output.warning(format_args!("can't listen for signals: {error}")),
+    }
     cancel
 }
 
-async fn wait(output: &Output, cancel: &CancellationToken) -> std::io::Result<()> {
-    let mut signals = Signals::new()?;
+async fn wait(mut signals: Signals, output: Output, cancel: CancellationToken) {
     signals.next().await;
     output.note("stopping (once more to stop at once)");
     cancel.cancel();
