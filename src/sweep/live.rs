@@ -32,7 +32,12 @@ pub struct Bypass {
 }
 
 /// The gateways that there are and were.
-pub(super) struct Gateways(Vec<SessionRow>);
+pub(super) struct Gateways {
+    sessions: Vec<SessionRow>,
+    /// Since when every pathname that the mirror holds was in the store at least once: since the beginning of
+    /// the last sweep that left none that was not.
+    present: Option<Timestamp>,
+}
 
 impl Gateways {
     /// Whether every write between these times went through a gateway that could note it, as far as the
@@ -48,7 +53,7 @@ impl Gateways {
             let unsure = row.state == SessionState::Unclean || row.gap.is_some();
             unsure && row.gap.unwrap_or(row.began) <= to && from <= row.ended.unwrap_or(now)
         };
-        self.0.iter().any(covers) && !self.0.iter().any(clouds)
+        self.sessions.iter().any(covers) && !self.sessions.iter().any(clouds)
     }
 }
 
@@ -57,7 +62,14 @@ impl Sweep<'_> {
     pub(super) async fn gateways(&self) -> Result<Option<Gateways>> {
         let mut rows = self.converger.control.sessions().await?;
         rows.retain(|row| row.kind == SessionKind::Gateway);
-        Ok(rows.iter().any(|row| row.state == SessionState::Open).then_some(Gateways(rows)))
+        if !rows.iter().any(|row| row.state == SessionState::Open) {
+            return Ok(None);
+        }
+        let mut sweeps = self.converger.control.sweeps().await?;
+        let extra = DriftKind::Extra.as_str();
+        sweeps.retain(|row| row.compared == row.listed && (row.repaired || !row.drift.contains_key(extra)));
+        let present = sweeps.iter().map(|row| row.began).max();
+        Ok(Some(Gateways { sessions: rows, present }))
     }
 
     /// Judges a pathname beside gateways: again for as long as an intent names it. What still differs and is
@@ -94,11 +106,11 @@ impl Sweep<'_> {
         let at = blob.map(|blob| blob.uploaded_at);
         let from = match at {
             Some(at) => at,
-            // It was deleted at some time after what the mirror holds was stored.
+            // It was deleted at some time after what the mirror holds was stored, and after it was there last.
             None => {
                 let anchor = self.converger.control.anchor(pathname).await?;
                 let Some(head) = anchor.and_then(|anchor| anchor.head) else { return Ok(None) };
-                head.uploaded_at
+                gateways.present.map_or(head.uploaded_at, |present| present.max(head.uploaded_at))
             }
         };
         let to = at.unwrap_or(now);
@@ -152,7 +164,8 @@ mod tests {
 
         let open = || gateway(Open, 100, None, None);
         let captured = |rows: &[SessionRow], from, to| {
-            Gateways(rows.to_vec()).captured(second(from), second(to), second(1000))
+            let gateways = Gateways { sessions: rows.to_vec(), present: None };
+            gateways.captured(second(from), second(to), second(1000))
         };
         assert!(captured(&[open()], 110, 110));
         assert!(!captured(&[open()], 101, 101), "within the clocks' difference of the beginning");

@@ -440,3 +440,27 @@ async fn a_sweep_tells_what_is_under_way_from_what_went_past() {
     calm().await;
     stage.rig.check().await;
 }
+
+/// What was stored before the gateway began can be deleted past it: a sweep in between saw it.
+#[tokio::test]
+async fn a_deletion_past_the_gateway_is_told_once_a_sweep_saw_the_blob() {
+    let stage = Stage::new();
+    stage.rig.put("r/old.json", A).await;
+    stage.rig.clock.advance(Duration::from_secs(60));
+    let gateway = stage.gateway("g").await;
+    stage.rig.backfill().await;
+    let sweep = async || {
+        stage.rig.clock.advance(Duration::from_secs(10));
+        stage.pass(Duration::from_secs(10)).await;
+        let report = stage.rig.sweep(Level::Inventory, true).await;
+        let row = report.row(names::token(), "plan", migrate::protocol::phase::Epoch(1));
+        stage.rig.control.put_sweep(&row).await.unwrap();
+        report.bypassed.into_iter().map(|bypass| (bypass.pathname.to_string(), bypass.at)).collect::<Vec<_>>()
+    };
+    assert_eq!(sweep().await, []);
+    stage.rig.delete("r/old.json").await;
+    assert_eq!(sweep().await, [("r/old.json".to_owned(), None)]);
+    assert_eq!(sweep().await, [], "it is told once");
+    gateway.close(Duration::ZERO).await.unwrap();
+    stage.rig.check().await;
+}
