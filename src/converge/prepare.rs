@@ -8,8 +8,8 @@ use super::large::{Cut, LongPuts};
 use super::long::{LongBody, Reading};
 use super::{Converged, Converger, SOURCE, SavedBody, new_rev, source_value};
 use crate::blob::{ListedBlob, Pathname};
-use crate::error::Result;
-use crate::mapping::{BlobFacts, EntityId, MappedItem, Quarantine};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::{BlobFacts, EntityId, MappedItem, Quarantine, Reason};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
 use crate::target::control::{
@@ -173,9 +173,9 @@ impl Converger {
                 let name = (&blob.pathname, blob.uploaded_at);
                 let hold = Hold { rev, seen, blob, version, body: &body };
                 match Reading::of(&self.mapper, entity, name, &body.body).await? {
-                    Reading::Whole(bytes) => self.hold(hold, entity, &bytes),
+                    Reading::Whole(bytes) => self.hold(hold, entity, &bytes)?,
                     Reading::Long(long) => self.hold_long(hold, long).await?,
-                    Reading::Quarantined(quarantine) => hold.quarantined(quarantine),
+                    Reading::Quarantined(quarantine) => hold.quarantined(quarantine)?,
                 }
             }
             (Change::Renew | Change::Hold(_) | Change::Forget, ..) => {
@@ -186,7 +186,7 @@ impl Converger {
         }))
     }
 
-    fn hold(&self, hold: Hold<'_>, entity: EntityId, bytes: &[u8]) -> Prepared {
+    fn hold(&self, hold: Hold<'_>, entity: EntityId, bytes: &[u8]) -> Result<Prepared> {
         let Hold { rev, seen, blob, .. } = &hold;
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
         let mapped = match self.mapper.map(entity, facts, bytes, self.clock().now()) {
@@ -207,7 +207,7 @@ impl Converger {
         // An item that becomes a group's is written, or left, by the group.
         let joined = groups.iter().filter(|change| change.joins.is_some()).map(|change| &change.group);
         actions.extend(removals(*seen, &keys.iter().chain(joined).collect()));
-        hold.live(keys, retained, actions, groups, None)
+        Ok(hold.live(keys, retained, actions, groups, None))
     }
 
     /// What a body is rebuilt from that is too long to be retained. None for items of groups, which may be
@@ -239,7 +239,7 @@ impl Converger {
             .await?;
         let ((mut keys, cut), skeleton) = match scanned {
             Ok(scanned) => scanned,
-            Err(quarantine) => return Ok(hold.quarantined(quarantine)),
+            Err(quarantine) => return hold.quarantined(quarantine),
         };
         keys.shrink_to_fit();
         let retained = encode_skeleton(&hold.blob.pathname, &hold.rev, &skeleton);
@@ -282,15 +282,31 @@ impl Hold<'_> {
     }
 
     /// What can't be mapped stays in Blob and is served from there.
-    fn quarantined(self, quarantine: Quarantine) -> Prepared {
-        Prepared {
+    ///
+    /// # Errors
+    /// `Unrepresentable` where only this process's key is in the way: it must not take away the items of a
+    /// version that somebody could open.
+    fn quarantined(self, quarantine: Quarantine) -> Result<Prepared> {
+        if quarantine.reason == Reason::Decrypt && self.is_mirrored() {
+            return Err(Error::new(ErrorKind::Unrepresentable, "open an encrypted blob")
+                .key(&self.blob.pathname)
+                .message(format!("this version was opened before, so its items stay: {}", quarantine.detail))
+                .hint("set ENCRYPTION_KEY to the secret that the application encrypts with"));
+        }
+        Ok(Prepared {
             anchor: Anchor { state: AnchorState::Quarantined { quarantine }, ..self.anchor() },
             seen: self.seen.cloned(),
             rows: Vec::new(),
             actions: removals(self.seen, &HashSet::new()).collect(),
             groups: Membership::changes(self.seen, Vec::new()),
             puts: None,
-        }
+        })
+    }
+
+    /// Whether the mirror holds the items of this very version, by whatever rules.
+    fn is_mirrored(&self) -> bool {
+        let live = self.seen.filter(|seen| seen.state == AnchorState::Live);
+        live.and_then(Anchor::version).is_some_and(|mirrored| mirrored.version == self.version.version)
     }
 
     fn anchor(&self) -> Anchor {

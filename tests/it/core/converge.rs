@@ -1,10 +1,13 @@
 //! Converge and backfill: what is written, what is left alone, what is refused.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use migrate::ErrorKind;
+use migrate::blob::Pathname;
 use migrate::blob::faults::Operation as Blob;
-use migrate::converge::Converged;
+use migrate::converge::{Converged, Converger};
+use migrate::mapping::Mapper;
 use migrate::protocol::converge::Purpose;
 use migrate::target::control::{AnchorState, BodyForm};
 use migrate::target::memory::{Fault, Operation};
@@ -417,4 +420,37 @@ async fn a_rule_that_no_longer_maps_a_blob_removes_its_items() {
     let accepting = rig.remapped(&PLAN.replace("r/broken-*.json", "r/1.json"));
     assert_eq!(accepting.converge(&"r/1.json".into(), Purpose::Repair).await.unwrap(), Converged::Written);
     assert!(rig.items().is_empty());
+}
+
+const SEALED: &str = r#"
+[[entity]]
+name = "sealed"
+blobs = "s/{id}.json"
+decode = "auto"
+[[entity.item]]
+PK = "S#{{ id }}"
+SK = "META"
+"#;
+
+/// A process with a wrong key, or none, must not take away what another one could open.
+#[tokio::test]
+async fn a_wrong_key_takes_no_items_away() {
+    let rig = Rig::with(&format!("{PLAN}{SEALED}"));
+    let sealed = include_bytes!("../../../fixtures/envelope/signup.json");
+    rig.put("s/1.json", &sealed[..]).await;
+    let keyed = |secret: &str| {
+        let mapper = Mapper::with_key(&rig.plan, Some(secret.to_owned().into())).unwrap();
+        Converger { mapper: Arc::new(mapper), ..rig.converger.clone() }
+    };
+    let right = keyed(migrate::fixture::ENCRYPTION_KEY);
+    let name = Pathname::from("s/1.json");
+    assert_eq!(right.converge(&name, Purpose::Reconcile).await.unwrap(), Converged::Written);
+    let before = rig.items();
+    for wrong in [keyed("wrong"), rig.converger.clone()] {
+        let error = wrong.converge(&name, Purpose::Repair).await.unwrap_err();
+        assert!(error.advice().unwrap().contains("ENCRYPTION_KEY"), "{error}");
+        assert_eq!(rig.items(), before);
+        assert_eq!(rig.anchor("s/1.json").await.unwrap().state, AnchorState::Live);
+    }
+    assert_eq!(right.converge(&name, Purpose::Repair).await.unwrap(), Converged::Written);
 }
