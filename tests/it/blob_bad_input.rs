@@ -226,3 +226,19 @@ async fn idle_connections_make_room_for_others() {
     let open = idle.iter_mut().filter_map(|stream| is_open(stream).then_some(())).count();
     assert!(open <= MOST, "{open} are open");
 }
+
+/// Half a head is no request: it is not waited for while others need the room.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_makes_room_for_others() {
+    let emulator = emulator(|server| server.connections_max = 20).await;
+    let mut half = Vec::new();
+    for _ in 0..45 {
+        let mut stream = connect(&emulator).await;
+        stream.write_all(b"GET /content/abs").await.unwrap();
+        half.push(stream);
+    }
+    let asked = raw(&emulator, "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let reply =
+        tokio::time::timeout(Duration::from_secs(30), asked).await.expect("long before they time out");
+    assert_eq!(code(&reply), "not_found");
+}

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -24,6 +24,8 @@ use super::{Site, route};
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// How long the rest of a first request's head may take once others need the room, or the server is to stop.
+const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be taken, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -122,13 +124,21 @@ where
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(site.config.stall_timeout));
     let stream = Box::pin(stream);
-    let service = service_fn(|request| answer(&site, request));
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|request| {
+        asked.store(true, Ordering::Relaxed);
+        answer(&site, request)
+    });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
         served = connection.as_mut() => served,
         () = async { tokio::select! { () = stop.cancelled() => {}, () = crowded => {} } } => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            tokio::select! {
+                served = connection.as_mut() => served,
+                // Half a head is no request: who sends no more of it makes room at once.
+                () = site.clock.sleep(HEAD_GRACE), if !asked.load(Ordering::Relaxed) => return,
+            }
         }
     };
     if let Err(error) = served {
