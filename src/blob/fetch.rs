@@ -145,8 +145,6 @@ impl Fetcher {
         }
         let body = match content.body.spool(self.body_bytes_max).await {
             Ok(body) => body,
-            // A full disk is nothing that another read mends.
-            Err(error) if error.kind() == ErrorKind::Internal => return Err(error.key(pathname)),
             Err(error) => return Ok(Read::Damaged(error)),
         };
         if body.length() != size {

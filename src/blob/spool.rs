@@ -206,7 +206,7 @@ impl Body {
     /// Reads all of it, into memory or, where it is longer than [`MEMORY_BYTES_MAX`], into a temporary file.
     ///
     /// # Errors
-    /// As [`Body::collect`]; `Internal` where the temporary file can't be written.
+    /// As [`Body::collect`]; `NotApplied` where the temporary file can't be written.
     pub async fn spool(self, max: u64) -> Result<Spooled> {
         if self.length().is_some_and(|length| length <= MEMORY_BYTES_MAX) {
             return Ok(self.collect(max).await?.into());
@@ -235,8 +235,8 @@ impl Body {
 
 /// The error where a temporary file can't be written or read.
 pub(crate) fn unwritten(error: io::Error) -> Error {
-    Error::new(ErrorKind::Internal, "keep a long body in a temporary file")
-        .source(error)
+    Error::new(ErrorKind::NotApplied, "keep a long body in a temporary file")
+        .message(error)
         .hint("make room in the directory for temporary files (TMPDIR), then run the same command again")
 }
 

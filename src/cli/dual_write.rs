@@ -18,13 +18,13 @@ use super::stores::{Asked, Stores};
 use super::validate::{write_coverage, write_drift};
 use crate::blob::server::{ServerConfig, UrlForm};
 use crate::blob::wire::header;
-use crate::blob::{BlobStore, Fetcher};
+use crate::blob::{BlobStore, Fetcher, ListRequest};
 use crate::converge::Converger;
 use crate::dual_write::gateway::Parts;
 use crate::dual_write::metrics::Metrics;
 use crate::dual_write::once::{Once, OnceReport};
 use crate::dual_write::serve::{Serve, ServeReport};
-use crate::error::{Error, Exit};
+use crate::error::{Error, ErrorKind, Exit};
 use crate::plan::Span;
 use crate::sweep::Level;
 
@@ -64,7 +64,7 @@ use crate::sweep::Level;
 /// "next"}.
 ///
 /// Exit codes: 0 both stores are equal, or the gateway was stopped in good order; 3 some pathnames failed or
-/// can't be mapped, or writes are left in doubt; 5 differences remain; 6 DynamoDB is the authority already, or
+/// can't be mapped, the first load was not finished, or writes are left in doubt; 5 differences remain; 6 DynamoDB is the authority already, or
 /// another dual-write of this name runs.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
@@ -181,6 +181,15 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
     let tls = args.tls.load()?;
     serving::warn_of_plain_text(args.listen, context);
     let upstream: Arc<dyn BlobStore> = context.forwarder()?;
+    let first = ListRequest { prefix: plan.source.prefix.clone(), limit: Some(1), ..ListRequest::default() };
+    match upstream.list(&first).await {
+        // A store that is out of reach comes back; a wrong token or URL does not become right.
+        Err(error) if !matches!(error.kind(), ErrorKind::NotApplied | ErrorKind::Throttled { .. }) => {
+            return Err(error.into());
+        }
+        Err(error) => context.output.warning(format_args!("{error}; the gateway starts all the same")),
+        Ok(_) => {}
+    }
     let fetcher = Fetcher { source: Arc::clone(&upstream), ..stores.converger.fetcher.clone() };
     let (server, on_gateway) = server(args, context)?;
     let parts = Parts {
@@ -206,7 +215,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
         monitor: args.monitor,
     };
     let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
-    let good = report.clean && report.intents_left == 0;
+    let good = report.clean && report.intents_left == 0 && report.backfill.is_some();
     context.output.report(&ServedReport { command: "dual-write", served: &report, asked: stores.asked() })?;
     Ok(if good { Exit::Done } else { Exit::SomeKeysFailed })
 }
@@ -239,7 +248,8 @@ struct ServedReport<'a> {
 
 impl Report for ServedReport<'_> {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
-        let ServeReport { gateway, sweeps, bypassed, replay, intents_left, clean, .. } = self.served;
+        let ServeReport { gateway, backfill, sweeps, bypassed, replay, intents_left, clean, .. } =
+            self.served;
         if let Some(counts) = gateway {
             let [written, refused, in_doubt, unnoted] =
                 [counts.written, counts.refused, counts.in_doubt, counts.unnoted].map(HumanCount);
@@ -247,6 +257,10 @@ impl Report for ServedReport<'_> {
                 text,
                 "gateway    {written} writes, {refused} refused, {in_doubt} in doubt, {unnoted} without notes"
             )?;
+        }
+        match backfill {
+            Some(loaded) => writeln!(text, "backfill   {} blobs", HumanCount(loaded.mapped))?,
+            None => writeln!(text, "backfill   not finished: the next `migrate dual-write` goes on with it")?,
         }
         let past = HumanCount(*bypassed);
         writeln!(text, "sweeps     {}; {past} changes went past the gateway", HumanCount(*sweeps))?;

@@ -207,7 +207,8 @@ impl Serve<'_> {
                 // A hold, or the end.
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => {
-                    events.report(Event::Warning(format!("{error}; it is tried again")));
+                    let hint = error.advice().map(|hint| format!(" ({hint})")).unwrap_or_default();
+                    events.report(Event::Warning(format!("{error}; it is tried again{hint}")));
                     FAILED_PAUSE
                 }
             };

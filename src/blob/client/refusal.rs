@@ -17,11 +17,14 @@ const MESSAGE_MAX: usize = 300;
 ///
 /// The code of the body counts; where there is none that we know, the status does. A 404 without the
 /// API's code does not say that a blob is absent: it says that this is not the Blob API.
+///
+/// Where the client only `forwards`, the store's words are its own: official clients look for some of them.
 pub(super) fn meaning(
     status: StatusCode,
     headers: &HeaderMap,
     body: &[u8],
     write: bool,
+    forwards: bool,
 ) -> (ErrorKind, String) {
     let retry_after = retry_after(headers);
     let Ok(ErrorReply { error }) = serde_json::from_slice(body) else {
@@ -37,7 +40,9 @@ pub(super) fn meaning(
         Some(code) => code.kind(&error.message, retry_after, write),
         None => by_status(status, retry_after, write),
     };
-    (kind, format!("the store says {}: {}", plain(&error.code), plain(&error.message)))
+    let message = plain(&error.message);
+    let words = if forwards { message } else { format!("the store says {}: {message}", plain(&error.code)) };
+    (kind, words)
 }
 
 /// What a status means where the body does not say.
@@ -122,7 +127,7 @@ mod tests {
     fn kind(status: u16, body: &str, write: bool) -> ErrorKind {
         let mut headers = HeaderMap::new();
         headers.insert(RETRY_AFTER, HeaderValue::from_static("7"));
-        meaning(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), write).0
+        meaning(StatusCode::from_u16(status).unwrap(), &headers, body.as_bytes(), write, false).0
     }
 
     fn code(code: &str) -> String {

@@ -197,7 +197,8 @@ impl HttpBlob {
                 break;
             }
         }
-        let (kind, message) = meaning(response.status(), response.headers(), &body, call.write);
+        let (kind, message) =
+            meaning(response.status(), response.headers(), &body, call.write, self.forwards);
         let error = call.error(kind).message(redact(&message, &self.token));
         match kind {
             ErrorKind::Corrupt => error.hint("check the source's base URL: this is not the Vercel Blob API"),
