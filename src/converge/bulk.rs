@@ -23,7 +23,7 @@ const PATHNAMES_MAX: usize = 50;
 /// Bodies that are fetched, and transactions that are sent, at a time.
 const CONCURRENCY: usize = 8;
 
-/// What was seen of a pathname: its anchor first, the source after it.
+/// What was seen of a pathname: its anchor first, without keys that lie in pages, and the source after it.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// Which.
@@ -122,7 +122,8 @@ impl Converger {
         let Next::Write { change, .. } = machine.next() else {
             return Ok(Step::Equal(equal(seen.anchor.as_ref())));
         };
-        if long {
+        // The keys of its items are to be read with it.
+        if long || seen.anchor.as_ref().is_some_and(|anchor| anchor.pages.is_some()) {
             return Ok(Step::Again);
         }
         let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());

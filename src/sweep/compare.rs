@@ -317,7 +317,8 @@ impl Pair {
     pub fn is_superseded(&self) -> bool {
         let Some(anchor) = &self.anchor else { return false };
         let has = |group: &GroupRef| self.winner(&group.key).as_deref() == Some(self.pathname.as_str());
-        anchor.items.is_empty() && !anchor.groups.is_empty() && !anchor.groups.iter().any(has)
+        let shared_only = anchor.items.is_empty() && anchor.pages.is_none();
+        shared_only && !anchor.groups.is_empty() && !anchor.groups.iter().any(has)
     }
 
     /// Who has the item of a group.

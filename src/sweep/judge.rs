@@ -9,7 +9,7 @@ use super::run::{Level, Sweep};
 use crate::blob::{ListedBlob, Pathname};
 use crate::converge::{Reading, owner, source_rev};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 use crate::mapping::{BlobFacts, EntityId, MappedItem, Rule};
 use crate::protocol::Rev;
 use crate::target::Table;
@@ -31,7 +31,12 @@ impl Sweep<'_> {
             if look > 0 {
                 self.converger.clock().sleep(self.patience * look).await;
             }
-            let anchor = self.converger.control.anchor(pathname).await?;
+            let anchor = match self.converger.control.anchor(pathname).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    return Ok(vec![last.drift(DriftKind::Unverified, &error.to_string())].into());
+                }
+                anchor => anchor?,
+            };
             let blob = match entity {
                 Some(_) => self.converger.source().head(pathname).await?.map(|head| head.blob),
                 None => None,
@@ -170,10 +175,17 @@ impl Sweep<'_> {
             // Without `_source` it is the application's, and nothing of ours.
             let Some(pathname) = owner(&first).map(Pathname::new) else { return Ok(None) };
             last.clone_from(&pathname);
-            let before = self.converger.control.anchor(&pathname).await?;
+            let before = self.converger.control.rev(&pathname).await?;
             let item = self.item(key).await?;
-            let after = self.converger.control.anchor(&pathname).await?;
-            if item.as_ref() != Some(&first) || rev(before.as_ref()) != rev(after.as_ref()) {
+            let after = match self.converger.control.anchor(&pathname).await {
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    let drift =
+                        Pair::bare(pathname, None, None).drift(DriftKind::Unverified, &error.to_string());
+                    return Ok(Some(Drift { key: Some(key.clone()), ..drift }));
+                }
+                after => after?,
+            };
+            if item.as_ref() != Some(&first) || before.as_ref() != rev(after.as_ref()) {
                 continue;
             }
             let group = self.converger.control.groups([key]).await?.remove(key);

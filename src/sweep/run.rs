@@ -191,6 +191,11 @@ impl Sweep<'_> {
                 Ok(Some(body)) => {
                     let bytes = body.body.bytes().map_err(unwritten)?;
                     self.expect(&mut pair, entity, blob, &bytes);
+                    match self.add_keys(&mut pair).await {
+                        Ok(true) => {}
+                        Err(error) if error.kind() != ErrorKind::Corrupt => return Err(error),
+                        Ok(false) | Err(_) => return Ok(None),
+                    }
                 }
                 Ok(None) => return Ok(None),
                 Err(error) if error.kind().is_of_one_key() => return Ok(None),
@@ -198,6 +203,14 @@ impl Sweep<'_> {
             }
         }
         Ok(Some(pair))
+    }
+
+    /// Adds the keys that lie in pages; says whether it is still the anchor that was seen.
+    async fn add_keys(&self, pair: &mut Pair) -> Result<bool> {
+        let Some(anchor) = pair.anchor.take_if(|anchor| anchor.pages.is_some()) else { return Ok(true) };
+        let rev = anchor.rev.clone();
+        pair.anchor = self.converger.control.with_keys(anchor).await?;
+        Ok(pair.anchor.as_ref().is_some_and(|anchor| anchor.rev == rev))
     }
 
     /// All anchors: what they name is written down.
@@ -209,11 +222,11 @@ impl Sweep<'_> {
                 let (anchors, next) = self.converger.control.anchors_of_shard(shard, after).await?;
                 let holding = anchors.iter().filter(|anchor| anchor.state != AnchorState::Tombstone);
                 ledger.anchored(holding.map(|anchor| &anchor.pathname))?;
-                let claims = anchors.iter().flat_map(|anchor| {
-                    let rev = anchor.items_rev.as_ref().map_or("", Rev::as_str);
-                    anchor.items.iter().map(move |key| (key, &anchor.pathname, rev))
-                });
+                let claims = anchors.iter().flat_map(|anchor| claims_of(anchor, &anchor.items));
                 ledger.claims(claims)?;
+                for anchor in anchors.iter().filter(|anchor| anchor.pages.is_some()) {
+                    self.claims_in_pages(ledger, anchor).await?;
+                }
                 self.claims_of_groups(ledger, &anchors).await?;
                 after = next;
                 if after.is_none() {
@@ -222,6 +235,19 @@ impl Sweep<'_> {
             }
         }
         Ok(())
+    }
+
+    async fn claims_in_pages(&self, ledger: &Ledger, anchor: &Anchor) -> Result<()> {
+        let control = &self.converger.control;
+        let complete = control.key_pages(anchor, |keys| ledger.claims(claims_of(anchor, &keys))).await?;
+        if complete {
+            return Ok(());
+        }
+        match control.anchor(&anchor.pathname).await {
+            Ok(now) => now.map_or(Ok(()), |now| ledger.claims(claims_of(&now, &now.items))),
+            Err(error) if error.kind() == ErrorKind::Corrupt => ledger.suspect([&anchor.pathname]),
+            Err(error) => Err(error),
+        }
     }
 
     /// A group's item is named by the anchor of the member that has it.
@@ -376,6 +402,15 @@ impl Sweep<'_> {
             }
         }
     }
+}
+
+/// That an anchor names these items, under its rev.
+fn claims_of<'a>(
+    anchor: &'a Anchor,
+    keys: &'a [Key],
+) -> impl Iterator<Item = (&'a Key, &'a Pathname, &'a str)> {
+    let rev = anchor.items_rev.as_ref().map_or("", Rev::as_str);
+    keys.iter().map(move |key| (key, &anchor.pathname, rev))
 }
 
 fn interrupted(cancel: &CancellationToken) -> Result<()> {

@@ -231,7 +231,8 @@ impl Control {
         self.get_row(names::anchor(pathname)).await?.map(row::decode).transpose()
     }
 
-    /// The anchors of pathnames, in their order.
+    /// The anchors of pathnames, in their order. Keys that lie in pages are not in them: see
+    /// [`Control::with_keys`].
     ///
     /// # Errors
     /// As [`Control::anchor`].
@@ -244,11 +245,20 @@ impl Control {
             return Ok(Vec::new());
         }
         let rows = self.store.get(Table::Control, &keys).await?;
-        let anchors = rows.into_iter().map(|row| row.map(row::decode).transpose()).collect::<Result<_>>()?;
-        self.complete(anchors).await
+        rows.into_iter().map(|row| row.map(row::decode).transpose()).collect()
     }
 
-    /// One page of a shard's anchors, in the order of their names, and where the next one begins.
+    /// An anchor with the keys of its items that lie in pages. Where it was replaced meanwhile, the one that is
+    /// there now.
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn with_keys(&self, anchor: Anchor) -> Result<Option<Anchor>> {
+        Ok(self.complete(vec![Some(anchor)]).await?.pop().flatten())
+    }
+
+    /// One page of a shard's anchors, in the order of their names, and where the next one begins. Keys that
+    /// lie in pages are not in them.
     ///
     /// # Errors
     /// As [`Control::anchor`].
@@ -260,7 +270,7 @@ impl Control {
         let mut query = Query::partition(names::anchor_partition(shard));
         query.after = after;
         let page = self.store.query(Table::Control, &query).await?;
-        let anchors = page.items.into_iter().map(|row| row::decode(row).map(Some)).collect::<Result<_>>()?;
-        Ok((self.complete(anchors).await?.into_iter().flatten().collect(), page.next))
+        let anchors = page.items.into_iter().map(row::decode).collect::<Result<_>>()?;
+        Ok((anchors, page.next))
     }
 }

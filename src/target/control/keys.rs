@@ -8,16 +8,12 @@ use super::{Anchor, Control, corrupt, names, row};
 use crate::blob::Pathname;
 use crate::error::Result;
 use crate::protocol::Rev;
-use crate::target::store::Table;
 use crate::value::{Item, Key};
 
 /// Keys up to this many bytes together stay in the anchor's row, which DynamoDB bills and bounds as a whole.
 const INLINE_BYTES_MAX: usize = 32 * 1024;
 /// The largest page, in bytes of keys; with what a list of maps adds it stays well under an item's limit.
 const PAGE_BYTES_MAX: usize = 200 * 1024;
-
-/// How many pages are stored or read at a time: their rows take several times the memory of their keys.
-const PAGES_AT_ONCE: usize = 1;
 
 /// The keys of a blob's items, in the order in which the plan makes them. Clones share them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -140,18 +136,35 @@ impl Control {
 
     /// Adds the keys that lie in pages; says whether all pages are there.
     async fn fill(&self, anchor: &mut Anchor) -> Result<bool> {
-        let Some(pages) = &anchor.pages else { return Ok(true) };
-        let keys: Vec<Key> = pages.keys(&anchor.pathname).collect();
         let mut items = Vec::new();
-        for keys in keys.chunks(PAGES_AT_ONCE) {
-            for row in self.store.get(Table::Control, keys).await? {
-                let Some(row) = row else { return Ok(false) };
-                let page: KeyPage = row::decode(row)?;
-                items.extend(page.keys);
-            }
+        let complete = self
+            .key_pages(anchor, |keys| {
+                items.extend(keys);
+                Ok(())
+            })
+            .await?;
+        if complete && anchor.pages.is_some() {
+            items.shrink_to_fit();
+            anchor.items = items.into();
         }
-        items.shrink_to_fit();
-        anchor.items = items.into();
+        Ok(complete)
+    }
+
+    /// Hands out the keys of an anchor that lie in pages, page by page; says whether all pages are there, which
+    /// they are unless the anchor was replaced meanwhile.
+    ///
+    /// # Errors
+    /// What the store or `take` reports.
+    pub async fn key_pages(
+        &self,
+        anchor: &Anchor,
+        mut take: impl FnMut(Vec<Key>) -> Result<()> + Send,
+    ) -> Result<bool> {
+        for key in anchor.pages.iter().flat_map(|pages| pages.keys(&anchor.pathname)) {
+            let Some(row) = self.get_row(key).await? else { return Ok(false) };
+            let page: KeyPage = row::decode(row)?;
+            take(page.keys)?;
+        }
         Ok(true)
     }
 
@@ -160,14 +173,11 @@ impl Control {
     /// # Errors
     /// What the store reports.
     pub async fn put_keys(&self, pathname: &Pathname, pages: &KeysRef, keys: &[Key]) -> Result<()> {
-        let mut rows = pages.rows(pathname, keys.iter());
-        loop {
-            let some: Vec<Item> = rows.by_ref().take(PAGES_AT_ONCE).collect();
-            if some.is_empty() {
-                return Ok(());
-            }
-            self.put_rows(some).await?;
+        // One at a time: their rows take several times the memory of their keys.
+        for row in pages.rows(pathname, keys.iter()) {
+            self.put_rows(vec![row]).await?;
         }
+        Ok(())
     }
 
     /// Removes the pages of keys that nothing names any more. What remains is harmless.

@@ -65,8 +65,12 @@ fn rig() -> Rig {
 }
 
 fn record(number: usize, value: &str) -> String {
+    padded(number, value, PAD)
+}
+
+fn padded(number: usize, value: &str, bytes: usize) -> String {
     // Each record with letters of its own, so that no two are exchanged unseen.
-    let pad = char::from(b'a' + u8::try_from(number % 26).unwrap()).to_string().repeat(PAD);
+    let pad = char::from(b'a' + u8::try_from(number % 26).unwrap()).to_string().repeat(bytes);
     format!(
         r#"{{"id": "{number:04}", "v": "{value}", "n": {number}.50, "extra": {}, "pad": "{pad}"}}"#,
         number.is_multiple_of(7)
@@ -161,6 +165,47 @@ async fn a_long_body_is_replaced_and_removed() {
     rig.reconcile(LIST).await;
     assert!(rig.items().is_empty() && rig.anchor(LIST).await.unwrap().state == AnchorState::Tombstone);
     no_leftovers(&rig).await;
+}
+
+/// So many keys are more than an anchor's own row holds.
+#[tokio::test]
+async fn keys_that_lie_in_pages_are_swept_and_replaced_with_their_anchor() {
+    let rig = rig();
+    let body = |first: usize, count: usize, value: &str, bytes: usize| {
+        let records: Vec<String> =
+            (first..first + count).map(|number| padded(number, value, bytes)).collect();
+        format!(r#"{{"users": [{}]}}"#, records.join(","))
+    };
+    // One as a whole, one record by record.
+    let blobs = [(LIST, 0, 20), ("list/2.json", 5_000, 6_000)];
+    for (value, count) in [("a", 800), ("b", 801)] {
+        for (name, first, bytes) in blobs {
+            rig.put(name, body(first, count, value, bytes)).await;
+        }
+        let report = rig.backfill().await;
+        assert_eq!((report.written, report.failed.len()), (2, 0), "{value}");
+        for (name, ..) in blobs {
+            assert!(rig.anchor(name).await.unwrap().pages.is_some(), "{name}");
+        }
+        rig.check_after(value).await;
+        no_leftovers(&rig).await;
+        for level in [Level::Inventory, Level::Content] {
+            let sweep = rig.sweep(level, false).await;
+            assert_eq!((sweep.obstacles(), sweep.superseded), (Vec::new(), 0), "{value} {level:?}");
+            assert_eq!(
+                (sweep.items, sweep.items_compared),
+                (1_829 + if value == "b" { 2 } else { 0 }, sweep.items),
+                "{value} {level:?}"
+            );
+        }
+    }
+    let anchor = rig.anchor(LIST).await.unwrap();
+    rig.remove(Table::Control, names::keys(&anchor.pathname, &anchor.pages.unwrap().rev, 0)).await;
+    let drift = rig.sweep(Level::Content, false).await.drift;
+    assert!(
+        drift.iter().any(|drift| drift.pathname.as_str() == LIST),
+        "a page that is missing is told: {drift:?}"
+    );
 }
 
 /// A gateway keeps what it receives in a file long before it is too long for memory.
