@@ -36,7 +36,7 @@ use crate::sweep::Level;
 /// no write: it is caught up with afterwards. Beside it, every blob is loaded, then both stores are compared
 /// every `--interval`, and what differs is settled. Writes whose outcome nobody saw are settled too, also those
 /// of a gateway that died. It runs until Ctrl-C or SIGTERM: then no request is taken any more, and those that
-/// run are finished. Several gateways may run, each with a `--name` of its own. Where the plan says `mode =
+/// run have ten seconds. Several gateways may run, each with a `--name` of its own. Where the plan says `mode =
 /// "follow"` under [capture], there is no gateway, and sweeps alone find what changed.
 ///
 /// The official client's `get()` asks Vercel's content hosts whatever that variable says. So that content comes
@@ -87,7 +87,7 @@ pub(crate) struct DualWrite {
     name: Option<String>,
 
     /// How long after a sweep the next one begins; the plan's `timing.sweep_interval` by default
-    #[arg(long, value_name = "DURATION", conflicts_with = "once", value_parser = duration)]
+    #[arg(long, value_name = "DURATION", conflicts_with = "once", value_parser = interval)]
     interval: Option<Span>,
 
     /// Where a monitor may ask for `/metrics` (Prometheus), `/healthz` and `/readyz`; port 0 takes a free one
@@ -122,8 +122,14 @@ fn name(text: &str) -> Result<String, String> {
         .ok_or_else(|| "a name is 1 to 64 letters, digits, `-`, `_` and `.`".to_owned())
 }
 
-fn duration(text: &str) -> Result<Span, String> {
-    Span::try_from(text.to_owned())
+/// Each sweep lists the whole store, which Vercel bills.
+fn interval(text: &str) -> Result<Span, String> {
+    let span = Span::try_from(text.to_owned())?;
+    if span.0.is_zero() {
+        Err("sweeps without a pause would list the store all the time; say `10m`".to_owned())
+    } else {
+        Ok(span)
+    }
 }
 
 #[derive(Debug, Serialize)]
