@@ -22,11 +22,6 @@ use crate::protocol::phase::Phase;
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
 /// `timing.evidence_age_max`. After `--rollback` it starts anew.
 ///
-/// Examples:
-///   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
-///   migrate cutover
-///   migrate cutover --rollback    back to reading Blob
-///
 /// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
 /// "epoch", "pause_ms"} once it is done, "steps": [text]}.
@@ -34,7 +29,10 @@ use crate::protocol::phase::Phase;
 /// Exit codes: 0 flipped; 4 a gate is closed; 6 a session is open, somebody else holds the mode, or
 /// there is no such step.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "Examples:
+  migrate cutover --dry-run     what stands in the way, and every step; changes nothing
+  migrate cutover
+  migrate cutover --rollback    back to reading Blob")]
 pub(crate) struct Cutover {
     /// Judge every gate and show every step; change nothing
     #[arg(long)]

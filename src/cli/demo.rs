@@ -38,13 +38,11 @@ const SEED: u64 = 2026;
 /// the other: provision, export, dual-write, a cutover that is refused, a corruption that validate finds
 /// and repairs, the cutover, and the way back. Nothing leaves this machine; it takes well under a minute.
 ///
-/// Examples:
-///   migrate demo
-///   migrate demo --keep /tmp/look     leaves plan, snapshot, tables and blobs there to look around
-///
 /// With `--output json`: {"command": "demo", "blobs", "steps", "seconds", "kept"}.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "Examples:
+  migrate demo
+  migrate demo --keep /tmp/look     leaves plan, snapshot, tables and blobs there to look around")]
 pub(crate) struct Demo {
     /// Work in this folder and leave everything there
     #[arg(long, value_name = "DIR")]

@@ -50,10 +50,6 @@ use crate::sweep::Level;
 /// holds the version that the store has now, else from the store. Items that are not this program's are
 /// never overwritten. Afterwards `migrate validate` proves the result and `migrate status` shows what is left.
 ///
-/// Examples:
-///   migrate dual-write --once --target embedded
-///   migrate dual-write --listen 127.0.0.1:8789 --name blue
-///
 /// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt",
 /// "unnoted", "kept", "passed"}, "backfill", "sweeps": how many, "bypassed": changes past the gateway, "last_sweep"
 /// (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"}, "intents_left", "clean", "operations",
@@ -67,7 +63,9 @@ use crate::sweep::Level;
 /// can't be mapped, the first load was not finished, or writes are left in doubt; 5 differences remain; 6 DynamoDB is the authority already, or
 /// another dual-write of this name runs.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "Examples:
+  migrate dual-write --once --target embedded
+  migrate dual-write --listen 127.0.0.1:8789 --name blue")]
 pub(crate) struct DualWrite {
     /// Load and sweep once, then stop; no gateway
     #[arg(long, conflicts_with_all = ["tls_listen", "oidc_token", "oidc_keys", "allowed_origins"])]

@@ -23,16 +23,14 @@ use crate::target::control::{Audit, SweepRow};
 /// `--write-plan` ticks the check boxes of the plan whose text names a gate (`gate: drift-free`), and
 /// unticks those whose gate is closed; everything else of the file stays as it is.
 ///
-/// Examples:
-///   migrate status
-///   migrate status --write-plan
-///   migrate status --audit --output json
-///
 /// With `--output json`: {"command": "status", "plan", "plan_hash", "phase", "epoch", "since", "authority",
 /// "standing" (as in `cutover`, or null), "export", "sweep", "audit" (with --audit), "boxes_changed" (with
 /// --write-plan), "next"}.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "Examples:
+  migrate status
+  migrate status --write-plan
+  migrate status --audit --output json")]
 pub(crate) struct Status {
     /// Tick the plan's check boxes from the gates
     #[arg(long)]

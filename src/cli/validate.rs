@@ -32,11 +32,6 @@ use crate::target::control::{SessionKind, names};
 ///
 /// Each full comparison is kept as evidence: two in a row that find nothing open the gate `drift-free`.
 ///
-/// Examples:
-///   migrate validate
-///   migrate validate --repair
-///   migrate validate --level inventory --output json
-///
 /// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
@@ -47,7 +42,10 @@ use crate::target::control::{SessionKind, names};
 /// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
 /// 6 --repair while DynamoDB is the authority.
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_long_help = "Examples:
+  migrate validate
+  migrate validate --repair
+  migrate validate --level inventory --output json")]
 pub(crate) struct Validate {
     /// How deep to look
     #[arg(long, value_name = "LEVEL", default_value = "content")]
