@@ -337,6 +337,15 @@ fn others_act_with_what_it_signed_for_them() {
     over_tls("delegation.mjs", "./canonical.mjs");
 }
 
+/// It would load nothing and mirror nothing: it must not look as if all were well.
+#[test]
+fn a_gateway_with_a_wrong_token_does_not_start() {
+    let (mut sandbox, _stores) = stage(PLAN, &[]);
+    sandbox.set("BLOB_READ_WRITE_TOKEN", "vercel_blob_rw_test_wrong");
+    let run = sandbox.run(&["dual-write", "--listen", "127.0.0.1:0"]);
+    run.expect_error(2, &["BLOB_READ_WRITE_TOKEN"]);
+}
+
 #[test]
 fn it_tells_who_it_is_and_serves_nobody_without_the_token() {
     let (sandbox, _stores) = stage(PLAN, &[]);
