@@ -20,7 +20,6 @@ use rand_chacha::ChaCha8Rng;
 use reqwest::StatusCode;
 use serde_json::Value;
 
-use crate::canonical::Canonical;
 use crate::local::Source;
 use crate::support::{Run, Running, Sandbox};
 use crate::target_local::Local;
@@ -48,7 +47,7 @@ reason = "pictures"
 "#;
 
 /// Every blob is mapped, as bytes.
-const EVERYTHING: &str = r#"# A plan
+pub(crate) const EVERYTHING: &str = r#"# A plan
 ```toml migrate
 [source]
 store = "test"
@@ -90,20 +89,20 @@ const WINDOWS: [&str; 10] = [
 ];
 
 /// A gateway that runs until it is stopped; killed when dropped.
-struct Gateway {
+pub(crate) struct Gateway {
     process: Child,
-    url: String,
+    pub(crate) url: String,
     token: String,
     told: Option<JoinHandle<String>>,
     /// Where it listens for TLS, if anywhere.
-    tls: Option<SocketAddr>,
+    pub(crate) tls: Option<SocketAddr>,
     /// Where a monitor may ask, if anywhere.
     monitor: Option<String>,
 }
 
 impl Gateway {
     /// Starts it on a free port, and returns once it takes writes.
-    fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+    pub(crate) fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
         let mut all = vec!["dual-write", "--listen", "127.0.0.1:0", "--output", "json"];
         all.extend(WINDOWS);
         all.extend(arguments);
@@ -147,7 +146,7 @@ impl Gateway {
     }
 
     /// Stops it in good order.
-    fn stop(mut self) -> Run {
+    pub(crate) fn stop(mut self) -> Run {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
         let mut stdout = String::new();
@@ -199,7 +198,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Both stores in another process, with tables.
-fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
+pub(crate) fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
     let mut sandbox = Sandbox::new();
     sandbox.write("migration-plan.md", plan);
     let stores = sandbox.emulate(arguments);
@@ -212,13 +211,13 @@ fn windowed<'a>(command: &[&'a str]) -> Vec<&'a str> {
     command.iter().copied().chain(WINDOWS).collect()
 }
 
-fn no_drift(sandbox: &Sandbox) -> Value {
+pub(crate) fn no_drift(sandbox: &Sandbox) -> Value {
     let report = sandbox.run(&windowed(&["validate", "--output", "json"])).expect(0).json();
     assert_eq!(report["sweeps"][0]["drift"], serde_json::json!([]), "{report}");
     report
 }
 
-fn runtime() -> tokio::runtime::Runtime {
+pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
 }
 
@@ -292,49 +291,6 @@ fn a_monitor_is_told_what_it_does_and_whether_it_can() {
         until("the outage is told", async || has("migrate_control_reachable 0").await).await;
         assert_eq!(ask("/readyz").await.0, StatusCode::OK);
     });
-}
-
-/// Runs a script of the official SDK before a gateway to a private store that listens for TLS as well.
-fn over_tls(script: &str, preload: &str) {
-    const TOKEN: &str = "vercel_blob_rw_SdK_secret_of_the_tests";
-    let (sandbox, _stores) =
-        stage(&EVERYTHING.replace("ACCESS", "private"), &["--private", "--token", TOKEN]);
-    let runtime = runtime();
-    let mut gateway = None;
-    let canonical = runtime.block_on(Canonical::with("SdK", async |directory| {
-        let file = |name| directory.join(name).to_str().unwrap().to_owned();
-        let (cert, key) = (file("cert.pem"), file("key.pem"));
-        let flags = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
-        let started = Gateway::start(&sandbox, &[&flags[..], &["--url-form", "canonical"]].concat());
-        gateway.insert(started).tls.unwrap()
-    }));
-    let gateway = gateway.unwrap();
-    let environment = [
-        ("VERCEL_BLOB_API_URL", gateway.url.clone()),
-        ("BLOB_READ_WRITE_TOKEN", TOKEN.to_owned()),
-        ("BLOB_WEBHOOK_PUBLIC_KEY", sandbox.variable("BLOB_WEBHOOK_PUBLIC_KEY")),
-        ("FAILED_CALLBACKS", "2".to_owned()),
-        ("VERCEL_BLOB_RETRIES", "0".to_owned()),
-        ("ACCESS", "private".to_owned()),
-        ("STORE_ID", "SdK".to_owned()),
-        ("HTTPS_PROXY", canonical.proxy()),
-        ("NODE_EXTRA_CA_CERTS", canonical.ca().to_str().unwrap().to_owned()),
-    ];
-    runtime.block_on(crate::blob_sdk::node(script, preload, &environment));
-    let run = gateway.stop().expect(0);
-    assert!(run.stderr.contains("BLOB_WEBHOOK_PUBLIC_KEY="), "{}", run.stderr);
-    no_drift(&sandbox);
-}
-
-/// Nothing is rewritten: content comes over TLS from the hosts in its URLs.
-#[test]
-fn the_official_sdk_reads_content_through_it() {
-    over_tls("sdk.mjs", "./proxy.mjs");
-}
-
-#[test]
-fn others_act_with_what_it_signed_for_them() {
-    over_tls("delegation.mjs", "./canonical.mjs");
 }
 
 /// It would load nothing and mirror nothing: it must not look as if all were well.

@@ -21,6 +21,7 @@ mod export;
 mod fixture;
 #[cfg(feature = "embedded")]
 mod gateway;
+mod gateway_tls;
 #[cfg(feature = "embedded")]
 mod init;
 mod json_cases;
