@@ -7,6 +7,7 @@
 //! It must never write an item that belongs to somebody else, and never overwrite an anchor whose rev
 //! is not the one it saw.
 
+pub mod author;
 mod bulk;
 mod fetch;
 mod group;
@@ -170,7 +171,10 @@ impl Converger {
                 (Next::ReadAuthority, _) => {
                     // A pathname that no entity maps holds nothing as far as the mirror is concerned.
                     blob = match entity {
-                        Some(_) => self.source().head(pathname).await?.map(|head| head.blob),
+                        Some(_) => {
+                            let head = self.source().head(pathname).await?;
+                            head.map(|head| Anchor::as_known(anchor.as_ref(), head.blob))
+                        }
                         None => None,
                     };
                     machine.authority(entity.and_then(|entity| self.mapped_version(entity, blob.as_ref())));
@@ -258,6 +262,7 @@ impl Converger {
         }
         let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
         let mut writes = prepared.writes();
+        writes.extend(prepared.beside.iter().cloned());
         writes.extend(settled.writes);
         let sent = self.send(&anchor.rev, writes).await?;
         Ok(match sent {

@@ -13,6 +13,7 @@
 //! - [`protocol`]: the decisions, pure
 //! - [`converge`]: the operation that makes the mirror of one pathname equal to its authority
 //! - [`backfill`]: the bulk caller of converge
+//! - [`anchored`]: the application's blobs where DynamoDB is the authority, and Blob as their mirror
 //! - [`dual_write`]: sessions of the processes that write
 //! - [`sweep`]: lists both sides, finds drift, repairs it
 //! - [`gate`]: checks and their evidence
@@ -22,6 +23,7 @@
 //!
 //! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
 
+pub mod anchored;
 pub mod backfill;
 pub mod blob;
 pub mod check;

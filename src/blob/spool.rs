@@ -8,16 +8,18 @@ use std::io::{self, Read, Seek, SeekFrom, Write as _};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use md5::Digest as _;
 
-use super::store::Body;
+use super::store::{Body, GetOptions};
 use super::types::ETag;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 
 /// Bodies up to this many bytes are handled as a whole, in memory.
 pub const MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// How much of a long body is read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
 
 /// A body that was received whole. Clones share it.
 #[derive(Debug, Clone)]
@@ -85,6 +87,32 @@ impl Spooled {
         let mut bytes = Vec::with_capacity(usize::try_from(self.length).unwrap_or_default());
         self.reader().read_to_end(&mut bytes)?;
         Ok(bytes.into())
+    }
+
+    /// All of it as a body on its way; as often as it is asked for.
+    #[must_use]
+    pub fn body(&self) -> Body {
+        self.part(None)
+    }
+
+    /// The part of it that a range asks for: first and last byte, inclusive; an open end reads to the end.
+    #[must_use]
+    pub fn part(&self, range: Option<(u64, Option<u64>)>) -> Body {
+        if let Some(bytes) = self.in_memory() {
+            return GetOptions { range, ..GetOptions::default() }.part_of(bytes).into();
+        }
+        let (first, last) = range.unwrap_or((0, None));
+        let end = last.map_or(self.length, |last| last.saturating_add(1).min(self.length));
+        let position = first.min(end);
+        let length = end - position;
+        let reader = SpoolReader { body: self.clone(), position }.take(length);
+        let chunks = stream::try_unfold(reader, |mut reader| async move {
+            let mut chunk = vec![0; CHUNK_BYTES];
+            let read = reader.read(&mut chunk).map_err(unwritten)?;
+            chunk.truncate(read);
+            Ok((read > 0).then(|| (Bytes::from(chunk), reader)))
+        });
+        Body::stream(Some(length), chunks.boxed())
     }
 
     /// Reads it from its beginning on, at its own pace: readers do not disturb each other.
@@ -199,6 +227,18 @@ impl Spool {
         };
         let sha256 = Digest::from_bytes(self.sha256.finalize().into());
         Spooled { place, length: self.length, sha256, md5: self.md5.finalize().into() }
+    }
+}
+
+/// Writing adds bytes.
+impl io::Write for Spool {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.push(bytes)?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

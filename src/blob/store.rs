@@ -92,6 +92,9 @@ pub struct PutOptions {
     /// Only if this is what is stored now (for copy and rename: what the *source* holds now).
     /// Anything else, absence too, is `LostRace`.
     pub if_match: Option<ETag>,
+    /// What the client calls this request; a repetition has the same. A store may use it to know its own work
+    /// again.
+    pub request: Option<String>,
 }
 
 /// Who may read a store's content.

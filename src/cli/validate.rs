@@ -15,6 +15,7 @@ use super::stores::{Asked, Stores};
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
+use crate::protocol::phase::Authority;
 use crate::protocol::phase::Epoch;
 use crate::sweep::{Drift, Level, Sweep, SweepReport};
 use crate::target::control::{SessionKind, names};
@@ -140,6 +141,7 @@ async fn repair(args: &Validate, context: &Context, stores: &Stores) -> anyhow::
         plan_hash: &stores.plan_hash,
         timing: &stores.plan.plan.timing,
         directory: &stores.directory,
+        authority: Some(Authority::Source),
     };
     let control = stores.converger.control.clone();
     control.ensure_header(&stores.header).await?;

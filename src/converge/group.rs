@@ -209,7 +209,13 @@ impl Converger {
     async fn restore(&self, key: &Key, member: &Member) -> Result<Option<Item>> {
         let Some(anchor) = self.control.anchor(&member.pathname).await? else { return Ok(None) };
         let Some(head) = &anchor.head else { return Ok(None) };
-        if anchor.state != AnchorState::Live || head.uploaded_at != member.uploaded_at {
+        let held = match anchor.state {
+            AnchorState::Live => true,
+            // Where DynamoDB is the authority, it stands for what is being written.
+            AnchorState::Pending => anchor.behind.is_some(),
+            AnchorState::Tombstone | AnchorState::Quarantined { .. } => false,
+        };
+        if !held || head.uploaded_at != member.uploaded_at {
             return Ok(None);
         }
         let retained = self.control.bodies(&[&anchor]).await?.pop().flatten();
@@ -231,11 +237,13 @@ impl Converger {
     /// The same, of a member whose large change is under way: made from what the source holds, if it is
     /// that.
     async fn fetch_member(&self, key: &Key, member: &Member) -> Result<Option<Item>> {
+        let anchor = self.control.bare_anchor(&member.pathname).await?;
         let Some(head) = self.source().head(&member.pathname).await? else { return Ok(None) };
-        if head.blob.uploaded_at != member.uploaded_at {
+        let blob = Anchor::as_known(anchor.as_ref(), head.blob);
+        if blob.uploaded_at != member.uploaded_at {
             return Ok(None);
         }
-        let body = self.fetch(&head.blob).await?;
+        let body = self.fetch(&blob).await?;
         let Some(saved) = body else { return Ok(None) };
         Ok(self.item_of(key, member, &saved.body.bytes().map_err(unwritten)?))
     }

@@ -96,8 +96,19 @@ pub(super) struct Part {
 }
 
 impl Large {
+    /// A change of the mirror: until it is done, the pending anchor says what was there before.
     pub(super) fn new(prepared: Prepared) -> Self {
-        let Prepared { anchor, seen, rows, actions, groups, puts } = prepared;
+        Self::with(prepared, false)
+    }
+
+    /// A change where DynamoDB is the authority: it holds from when the pending anchor is stored, which names all
+    /// of its bytes. Items follow, whoever has to finish it.
+    pub(super) fn of_the_authority(prepared: Prepared) -> Self {
+        Self::with(prepared, true)
+    }
+
+    fn with(prepared: Prepared, at_once: bool) -> Self {
+        let Prepared { anchor, seen, rows, actions, groups, puts, beside: _ } = prepared;
         // Those to be written and those to be removed are all there are.
         let removed: Vec<Key> =
             actions.iter().filter(|action| action.item.is_none()).map(|action| action.key.clone()).collect();
@@ -116,7 +127,7 @@ impl Large {
             items,
             pages,
             groups: all.into_iter().collect(),
-            ..former
+            ..if at_once { anchor.clone() } else { former }
         };
         let slices = puts.iter().flat_map(|puts| puts.slices.iter());
         let mut parts: Vec<Part> =

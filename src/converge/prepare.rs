@@ -39,6 +39,8 @@ pub(super) struct Prepared {
     pub(super) groups: Vec<Membership>,
     /// The puts, where the body is a long one; then they are not among the actions.
     pub(super) puts: Option<LongPuts>,
+    /// What else is to hold, or to happen, in the same transaction: to the source of a copy.
+    pub(super) beside: Vec<(Role, Write)>,
 }
 
 /// What a write of a transaction is for: that decides what its refusal means.
@@ -63,19 +65,23 @@ pub(super) struct Action {
     pub(super) key: Key,
     /// What is to be there, `_source` included; none where it is to be removed.
     pub(super) item: Option<Item>,
+    /// Whose it may be besides: a blob that is renamed in the same transaction.
+    pub(super) or_of: Option<Pathname>,
 }
 
 impl Action {
     /// Stores an item, with this `_source`.
     pub(super) fn put(MappedItem { key, mut item, .. }: MappedItem, source: &Value) -> Self {
         item.insert(SOURCE.to_owned(), source.clone());
-        Self { key, item: Some(item) }
+        Self { key, item: Some(item), or_of: None }
     }
 
     /// The write, if the item is ours or not there.
     pub(super) fn write(&self, pathname: &Pathname) -> (Role, Write) {
-        let ours = Condition::equals([SOURCE, "pathname"], Value::s(pathname.as_str()));
-        let condition = Condition::Any(vec![Condition::Absent, ours]);
+        let of = |pathname: &Pathname| Condition::equals([SOURCE, "pathname"], Value::s(pathname.as_str()));
+        let mut owners = vec![Condition::Absent, of(pathname)];
+        owners.extend(self.or_of.as_ref().map(of));
+        let condition = Condition::Any(owners);
         let key = self.key.clone();
         match &self.item {
             Some(item) => (Role::Put(key), Write::Put { table: Table::Data, item: item.clone(), condition }),
@@ -159,6 +165,7 @@ impl Converger {
                 actions: Vec::new(),
                 groups: Vec::new(),
                 puts: None,
+                beside: Vec::new(),
             },
             (Change::Tombstone, ..) => Prepared {
                 anchor: Anchor::tombstone(pathname.clone(), rev),
@@ -167,6 +174,7 @@ impl Converger {
                 actions: removals(seen, &HashSet::new()).collect(),
                 groups: Membership::changes(seen, Vec::new()),
                 puts: None,
+                beside: Vec::new(),
             },
             (Change::Hold(version), _, Some(entity), Some(blob)) => {
                 let Some(body) = self.fetch(blob).await? else { return Ok(None) };
@@ -278,7 +286,7 @@ impl Hold<'_> {
             groups: groups.iter().filter_map(Membership::reference).collect(),
             ..self.anchor()
         };
-        Prepared { anchor, seen: self.seen.cloned(), rows, actions, groups, puts }
+        Prepared { anchor, seen: self.seen.cloned(), rows, actions, groups, puts, beside: Vec::new() }
     }
 
     /// What can't be mapped stays in Blob and is served from there.
@@ -300,17 +308,21 @@ impl Hold<'_> {
             actions: removals(self.seen, &HashSet::new()).collect(),
             groups: Membership::changes(self.seen, Vec::new()),
             puts: None,
+            beside: Vec::new(),
         })
     }
 
     /// Whether the mirror holds the items of this very version, by whatever rules.
     fn is_mirrored(&self) -> bool {
         let live = self.seen.filter(|seen| seen.state == AnchorState::Live);
-        live.and_then(Anchor::version).is_some_and(|mirrored| mirrored.version == self.version.version)
+        live.is_some_and(|seen| seen.stands_for(&self.version.version))
     }
 
     fn anchor(&self) -> Anchor {
-        let Self { blob, body, .. } = self;
+        let Self { blob, body, seen, .. } = self;
+        // What Blob holds of this very version is what it was.
+        let same = seen.filter(|seen| seen.stands_for(&self.version.version));
+        let known = same.and_then(|seen| seen.head.as_ref());
         let head = BlobHead {
             etag: blob.etag.clone(),
             uploaded_at: blob.uploaded_at,
@@ -319,11 +331,14 @@ impl Hold<'_> {
             cache_control: body.cache_control.clone(),
             sha256: body.body.sha256(),
             md5: hex::encode(body.body.md5()),
-            blob_etag: blob.etag.clone(),
+            blob_etag: known.map_or(&blob.etag, |known| &known.blob_etag).clone(),
+            blob_uploaded_at: known.and_then(|known| known.blob_uploaded_at),
         };
         Anchor {
             head: Some(head),
             mapping: Some(self.version.mapping),
+            behind: same.and_then(|seen| seen.behind.clone()),
+            request: same.and_then(|seen| seen.request.clone()),
             ..Anchor::tombstone(blob.pathname.clone(), self.rev.clone())
         }
     }
@@ -332,5 +347,5 @@ impl Hold<'_> {
 /// The items of an anchor that are not among these.
 fn removals(seen: Option<&Anchor>, keep: &HashSet<&Key>) -> impl Iterator<Item = Action> {
     let keys = seen.into_iter().flat_map(|anchor| anchor.items.iter()).filter(|key| !keep.contains(key));
-    keys.map(|key| Action { key: key.clone(), item: None })
+    keys.map(|key| Action { key: key.clone(), item: None, or_of: None })
 }

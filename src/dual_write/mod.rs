@@ -4,6 +4,7 @@
 
 pub mod gateway;
 pub mod metrics;
+pub mod mirroring;
 pub mod once;
 pub mod replay;
 pub mod serve;

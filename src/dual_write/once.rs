@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::mirroring::Mirroring;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
 use crate::backfill::{self, BackfillReport};
@@ -15,7 +16,7 @@ use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::gate::Gate;
 use crate::plan::Plan;
-use crate::protocol::phase::Epoch;
+use crate::protocol::phase::{Authority, Epoch};
 use crate::sweep::{Level, Sweep, SweepReport};
 use crate::target::control::{Evidence, Header, SessionKind, names};
 
@@ -81,6 +82,7 @@ impl Once<'_> {
             plan_hash: self.plan_hash,
             timing: &self.plan.timing,
             directory: self.directory,
+            authority: Some(Authority::Source),
         };
         let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
         let epoch = session.mode().epoch;
@@ -103,7 +105,10 @@ impl Once<'_> {
         cancel: &CancellationToken,
     ) -> Result<OnceReport> {
         let prefix = &self.plan.source.prefix;
-        let replay = Replay::new(&self.plan.timing).pass(converger, session, |_| false).await?;
+        let replay = {
+            let mirroring = Mirroring::ToTarget(converger.clone());
+            Replay::new(&self.plan.timing).pass(&mirroring, session, |_| false).await?
+        };
         let backfill = backfill::run(converger, prefix, events, cancel).await?;
         let evidence = backfill_evidence(&backfill, converger, self.plan_hash, epoch);
         converger.control.put_evidence(&evidence).await?;

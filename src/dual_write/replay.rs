@@ -10,12 +10,11 @@ use std::time::Duration;
 use futures::stream::{self, StreamExt as _};
 use serde::Serialize;
 
-use super::gateway::done_of;
+use super::mirroring::Mirroring;
 use crate::blob::Pathname;
-use crate::converge::Converger;
 use crate::error::Result;
 use crate::plan::TimingPlan;
-use crate::protocol::converge::{Done, Purpose};
+use crate::protocol::converge::Done;
 use crate::protocol::intent::{Owner, Replay as Step, Sighting, Verdict, after_replay, replay};
 use crate::protocol::session::lapsed;
 use crate::target::control::{IntentRow, IntentState, SessionRow, SessionState};
@@ -76,14 +75,14 @@ impl Replay {
     /// What the control table reports. A pathname that can't be converged keeps its intent.
     pub async fn pass(
         &mut self,
-        converger: &Converger,
+        mirroring: &Mirroring,
         own: &str,
         at_work: impl Fn(&str) -> bool,
     ) -> Result<ReplayReport> {
-        let control = &converger.control;
+        let control = mirroring.control();
         let intents = control.intents().await?;
         let sessions = if intents.is_empty() { Vec::new() } else { control.sessions().await? };
-        let now = converger.clock().monotonic();
+        let now = mirroring.clock().monotonic();
         let ended = self.ended(&sessions, now);
         self.sightings.retain(|id, _| intents.iter().any(|intent| intent.id == *id));
 
@@ -105,7 +104,7 @@ impl Replay {
                 Some(step) => due.push((intent, step)),
             }
         }
-        let settled = settle(converger, due.iter().flat_map(|(intent, _)| &intent.pathnames)).await;
+        let settled = settle(mirroring, due.iter().flat_map(|(intent, _)| &intent.pathnames)).await;
         for (intent, step) in due {
             let all = intent.pathnames.iter().all(|pathname| settled.contains(pathname));
             let done = if all { Done::Written } else { Done::GaveUp };
@@ -162,12 +161,12 @@ impl Replay {
 
 /// Converges each of these once, and says which are equal now.
 async fn settle<'a>(
-    converger: &Converger,
+    mirroring: &Mirroring,
     pathnames: impl Iterator<Item = &'a Pathname>,
 ) -> HashSet<Pathname> {
     let unique: BTreeSet<Pathname> = pathnames.cloned().collect();
     let settling = stream::iter(unique).map(|pathname: Pathname| async move {
-        let done = done_of(&pathname, converger.converge(&pathname, Purpose::Intent).await);
+        let done = mirroring.settle(&pathname, None).await;
         (done != Done::GaveUp).then_some(pathname)
     });
     settling.buffer_unordered(CONCURRENCY).filter_map(std::future::ready).collect().await

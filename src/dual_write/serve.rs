@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::gateway::door::Ticket;
 use super::gateway::{DualWrite, GatewayCounts, Parts};
 use super::metrics::{Metrics, Observed};
+use super::mirroring::Mirroring;
 use super::once::backfill_evidence;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
@@ -117,6 +118,7 @@ impl Serve<'_> {
             plan_hash: self.plan_hash,
             timing: &self.plan.timing,
             directory: self.directory,
+            authority: None,
         };
         let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
         gateway.open(session);
@@ -126,7 +128,7 @@ impl Serve<'_> {
         let watching = self.watch(&gateway, &stop);
         let replaying = tokio::spawn(replay_on(
             gateway.clone(),
-            self.converger.clone(),
+            (self.converger.clone(), self.plan.source.prefix.clone()),
             (Replay::new(&self.plan.timing), self.parts.metrics.clone()),
             self.plan.timing.renew.0,
             stop.clone(),
@@ -137,13 +139,13 @@ impl Serve<'_> {
         if let Some(server) = server {
             server.shutdown().await;
         }
-        let watched = watching.end().await;
+        watching.end().await;
         report.replay = replaying.await.unwrap_or_default();
         gateway.close(END_GRACE).await?;
         report.clean = gateway.ended_clean();
         report.intents_left = control.intents().await?.len();
         report.gateway = with_gateway.then(|| gateway.counts());
-        watched.map(|()| report)
+        Ok(report)
     }
 
     /// The parts, with what goes to the store behind the gateway counted.
@@ -178,9 +180,8 @@ impl Serve<'_> {
         let end = CancellationToken::new();
         let until = end.clone();
         let task = tokio::spawn(async move {
-            let watched = gateway.watch(&timing, &until).await;
+            gateway.watch(&timing, &until).await;
             stop.cancel();
-            watched
         });
         Watching { task, end }
     }
@@ -304,22 +305,22 @@ fn told(number: u64, sweep: &SweepReport) -> String {
 
 /// The watch in its task.
 struct Watching {
-    task: tokio::task::JoinHandle<Result<()>>,
+    task: tokio::task::JoinHandle<()>,
     end: CancellationToken,
 }
 
 impl Watching {
-    async fn end(self) -> Result<()> {
+    async fn end(self) {
         self.end.cancel();
         // A panic of the watch closed nothing: the next process finds an open session, and ends it.
-        self.task.await.unwrap_or(Ok(()))
+        self.task.await.ok();
     }
 }
 
 /// Replays until it is stopped; returns what the last pass found, and how many intents were removed in all.
 async fn replay_on(
     gateway: DualWrite,
-    converger: Converger,
+    (converger, prefix): (Converger, String),
     (mut replay, metrics): (Replay, Metrics),
     pause: Duration,
     stop: CancellationToken,
@@ -329,9 +330,9 @@ async fn replay_on(
         let Some(Ok(ticket)) = stop.run_until_cancelled(gateway.0.door.enter_to_work()).await else {
             return last;
         };
-        let converger = Converger { permit: ticket.permit(), ..converger.clone() };
+        let mirroring = Mirroring::from(ticket.authority, &converger, ticket.permit(), &prefix);
         let own = ticket.session.id();
-        let pass = replay.pass(&converger, &own, |id| gateway.0.at_work.contains(id));
+        let pass = replay.pass(&mirroring, &own, |id| gateway.0.at_work.contains(id));
         // What it leaves half done keeps its intent.
         match ticket.pause.run_until_cancelled(stop.run_until_cancelled(pass)).await.flatten() {
             Some(Ok(report)) => {

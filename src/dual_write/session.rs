@@ -22,6 +22,7 @@ use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionStat
 pub struct Session {
     shared: Arc<Shared>,
     mode: Mode,
+    authority: Option<Authority>,
     renewal: tokio::task::JoinHandle<()>,
     /// Held for as long as a session of this name is open in this process.
     lock: Arc<File>,
@@ -65,11 +66,13 @@ pub struct Opening<'a> {
     pub timing: &'a TimingPlan,
     /// Where lock files lie.
     pub directory: &'a Path,
+    /// The store that must be right; none where either may be.
+    pub authority: Option<Authority>,
 }
 
 impl Session {
     /// Opens a session: takes the local lock, ends a dead predecessor's session as unclean, stores the
-    /// row, and only then reads the mode, which must have Blob as its authority and no hold.
+    /// row, and only then reads the mode, which must have the authority that is asked for and no hold.
     ///
     /// # Errors
     /// `Busy` where a live process has this name; `WrongPhase` where the mode does not allow to write;
@@ -88,7 +91,8 @@ impl Session {
         };
         control.ensure_mode(&initial).await?;
         let timing = Timing { lease: opening.timing.lease.0, renew: opening.timing.renew.0 };
-        Self::begin(control, clock, opening.kind, opening.name, timing, Arc::new(lock)).await
+        let who = (opening.kind, opening.name, opening.authority);
+        Self::begin(control, clock, who, timing, Arc::new(lock)).await
     }
 
     /// Opens the session that follows this one in the same process, once this one has lapsed or can't
@@ -99,15 +103,15 @@ impl Session {
     pub async fn succeed(&self) -> Result<Self> {
         let Shared { control, clock, timing, .. } = self.shared.as_ref();
         let SessionRow { kind, name, .. } = held(&self.shared.row).clone();
-        Self::begin(control.clone(), Arc::clone(clock), kind, &name, *timing, Arc::clone(&self.lock)).await
+        let who = (kind, name.as_str(), self.authority);
+        Self::begin(control.clone(), Arc::clone(clock), who, *timing, Arc::clone(&self.lock)).await
     }
 
     /// Stores the row, and only then reads the mode.
     async fn begin(
         control: Control,
         clock: Arc<dyn Clock>,
-        kind: SessionKind,
-        name: &str,
+        (kind, name, authority): (SessionKind, &str, Option<Authority>),
         timing: Timing,
         lock: Arc<File>,
     ) -> Result<Self> {
@@ -135,7 +139,7 @@ impl Session {
         });
         // A newcomer stores its row before it reads the mode: so either it sees a hold, or whoever
         // sets one sees the newcomer.
-        let mode = match shared.control.mode().await.and_then(may_write) {
+        let mode = match shared.control.mode().await.and_then(|mode| may_write(mode, authority)) {
             Ok(mode) => mode,
             Err(error) => {
                 shared.finish(SessionState::Clean).await?;
@@ -143,7 +147,7 @@ impl Session {
             }
         };
         let renewal = tokio::spawn(renew(Arc::clone(&shared)));
-        Ok(Self { shared, mode, renewal, lock })
+        Ok(Self { shared, mode, authority, renewal, lock })
     }
 
     /// Its id.
@@ -197,7 +201,7 @@ impl Session {
         self.shared.finish(SessionState::Unclean).await
     }
 
-    /// The mode under which it was opened. It holds for as long as the session does.
+    /// The mode under which it was opened. It holds until the session acknowledges a hold.
     #[must_use]
     pub const fn mode(&self) -> &Mode {
         &self.mode
@@ -330,17 +334,22 @@ async fn renew(shared: Arc<Shared>) {
     }
 }
 
-fn may_write(mode: Option<Mode>) -> Result<Mode> {
+fn may_write(mode: Option<Mode>, authority: Option<Authority>) -> Result<Mode> {
     let wrong = |message: String| Error::new(ErrorKind::WrongPhase, "open a session").message(message);
     match mode {
         None => Err(wrong("the mode item is gone".to_owned())),
         Some(mode) if mode.hold.is_some() => Err(wrong("a flip is under way".to_owned())
             .hint("if that command is not running any more, `migrate cutover --cancel-hold` ends it")),
-        Some(mode) if mode.phase.authority() == Authority::Target => Err(wrong(format!(
-            "in phase {} DynamoDB is the authority: it is not overwritten from Blob",
-            mode.phase
-        ))),
-        Some(mode) => Ok(mode),
+        Some(mode) => match (mode.phase.authority(), authority) {
+            (Authority::Target, Some(Authority::Source)) => Err(wrong(format!(
+                "in phase {} DynamoDB is the authority: it is not overwritten from Blob",
+                mode.phase
+            ))),
+            (Authority::Source, Some(Authority::Target)) => {
+                Err(wrong(format!("in phase {} Blob is the authority", mode.phase)))
+            }
+            _ => Ok(mode),
+        },
     }
 }
 

@@ -38,8 +38,10 @@ pub enum Admission {
 #[must_use]
 pub const fn admit(view: View) -> Admission {
     match view {
-        View { authority: None | Some(Authority::Target), .. } => Admission::Refuse,
+        View { authority: None, .. } => Admission::Refuse,
         View { held: true, .. } => Admission::Wait,
+        // Where DynamoDB is the authority there is nothing to go on with.
+        View { reachable: false, authority: Some(Authority::Target), .. } => Admission::Wait,
         // A lapse is waived: while nobody can be reached, nobody can have taken the silence for consent.
         View { reachable: false, .. } => Admission::Unnoted,
         // A lapsed session is over for good; the next one is opened at once.
@@ -52,8 +54,33 @@ pub const fn admit(view: View) -> Admission {
 /// was begun, and while that session's lease holds (traces B1, B2). Else the outcome is left open.
 #[must_use]
 pub const fn may_answer(same_session: bool, epoch: Epoch, now: View) -> bool {
-    let same_epoch = epoch.0 == now.epoch.0 && matches!(now.authority, Some(Authority::Source));
-    same_session && same_epoch && (now.lease_holds || !now.reachable)
+    let same_epoch = epoch.0 == now.epoch.0;
+    let waived = !now.reachable && matches!(now.authority, Some(Authority::Source));
+    same_session && same_epoch && (now.lease_holds || waived)
+}
+
+/// Where a read of what is mapped is answered from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ReadFrom {
+    /// From the authority.
+    Authority(Authority),
+    /// The mode item is read first: a flip may be committed at any moment (trace B6).
+    AskMode,
+    /// From nowhere by this gateway, now.
+    Refuse,
+}
+
+/// Where a read of what is mapped is answered from. `hold` is whether the mode item last read has one. Where
+/// DynamoDB is the authority, a gateway that may have been fenced must not answer (trace B7).
+#[must_use]
+pub const fn read_from(view: View, hold: bool) -> ReadFrom {
+    match view {
+        View { authority: None, .. } => ReadFrom::Refuse,
+        View { authority: Some(Authority::Target), lease_holds: false, .. }
+        | View { authority: Some(Authority::Target), reachable: false, .. } => ReadFrom::Refuse,
+        View { .. } if hold => ReadFrom::AskMode,
+        View { authority: Some(authority), .. } => ReadFrom::Authority(authority),
+    }
 }
 
 #[cfg(test)]
@@ -74,7 +101,11 @@ mod tests {
             (OPEN, Admission::Noted),
             (View { authority: None, ..OPEN }, Admission::Refuse),
             (View { authority: None, reachable: false, ..OPEN }, Admission::Refuse),
-            (View { authority: Some(Authority::Target), ..OPEN }, Admission::Refuse),
+            (View { authority: Some(Authority::Target), ..OPEN }, Admission::Noted),
+            (View { authority: Some(Authority::Target), held: true, ..OPEN }, Admission::Wait),
+            // Then it fails closed.
+            (View { authority: Some(Authority::Target), reachable: false, ..OPEN }, Admission::Wait),
+            (View { authority: Some(Authority::Target), lease_holds: false, ..OPEN }, Admission::Wait),
             (View { held: true, ..OPEN }, Admission::Wait),
             // Who saw a hold and can't read the mode any more does not know what came of it.
             (View { held: true, reachable: false, ..OPEN }, Admission::Wait),
@@ -96,9 +127,32 @@ mod tests {
             (true, View { lease_holds: false, reachable: false, ..OPEN }, true),
             (false, OPEN, false),
             (true, View { epoch: Epoch(2), ..OPEN }, false),
-            (true, View { authority: Some(Authority::Target), ..OPEN }, false),
+            (true, View { authority: Some(Authority::Target), ..OPEN }, true),
+            (
+                true,
+                View { authority: Some(Authority::Target), lease_holds: false, reachable: false, ..OPEN },
+                false,
+            ),
         ] {
             assert_eq!(may_answer(same_session, Epoch(1), view), may, "{same_session} {view:?}");
+        }
+    }
+
+    #[test]
+    fn a_read_is_answered_by_the_authority_or_not_at_all() {
+        let target = View { authority: Some(Authority::Target), ..OPEN };
+        for (view, hold, from) in [
+            (OPEN, false, ReadFrom::Authority(Authority::Source)),
+            (View { lease_holds: false, ..OPEN }, false, ReadFrom::Authority(Authority::Source)),
+            (View { reachable: false, ..OPEN }, false, ReadFrom::Authority(Authority::Source)),
+            (OPEN, true, ReadFrom::AskMode),
+            (View { authority: None, ..OPEN }, false, ReadFrom::Refuse),
+            (target, false, ReadFrom::Authority(Authority::Target)),
+            (target, true, ReadFrom::AskMode),
+            (View { lease_holds: false, ..target }, false, ReadFrom::Refuse),
+            (View { reachable: false, ..target }, true, ReadFrom::Refuse),
+        ] {
+            assert_eq!(read_from(view, hold), from, "{view:?} {hold}");
         }
     }
 }

@@ -12,6 +12,7 @@ pub mod gateway;
 pub mod group;
 pub mod intent;
 pub mod phase;
+pub mod reverse;
 pub mod session;
 
 use serde::{Deserialize, Serialize};
@@ -41,6 +42,9 @@ pub struct Rules {
     /// what its row speaks of. Without it, a member whose large change is under way is passed over, and
     /// nobody comes back to it.
     pub fetch_pending: bool,
+    /// What was put into Blob counts only once the anchor that it was made from was written anew under its
+    /// rev. Without it, a slow put undoes a newer one (trace B13).
+    pub second_look: bool,
 }
 
 impl Rules {
@@ -53,6 +57,7 @@ impl Rules {
         group_rev: true,
         members_under_rev: true,
         fetch_pending: true,
+        second_look: true,
     };
 }
 

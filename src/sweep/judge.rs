@@ -38,7 +38,10 @@ impl Sweep<'_> {
                 anchor => anchor?,
             };
             let blob = match entity {
-                Some(_) => self.converger.source().head(pathname).await?.map(|head| head.blob),
+                Some(_) => {
+                    let head = self.converger.source().head(pathname).await?;
+                    head.map(|head| Anchor::as_known(anchor.as_ref(), head.blob))
+                }
                 None => None,
             };
             last = Pair::bare(pathname.clone(), anchor.clone(), blob.clone());

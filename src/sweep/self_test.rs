@@ -108,6 +108,7 @@ mod tests {
             sha256,
             md5: String::new(),
             blob_etag: etag.clone(),
+            blob_uploaded_at: None,
         };
         let anchor = Anchor {
             state: AnchorState::Live,

@@ -7,7 +7,7 @@ use crate::blob::{BlobStore, ListRequest, ListedBlob, Pathname};
 use crate::converge::Seen;
 use crate::error::Result;
 use crate::mapping::{Mapper, Rule};
-use crate::target::control::Control;
+use crate::target::control::{Anchor, Control};
 
 /// How many blobs there are on a page; the service's own bound.
 const PAGE: u32 = 1_000;
@@ -93,6 +93,7 @@ impl Walk {
                 // Deleted since, or pushed off the page by new names before it.
                 None => self.source.head(&pathname).await?.map(|head| head.blob),
             };
+            let blob = blob.map(|blob| Anchor::as_known(anchor.as_ref(), blob));
             seen.push(Seen { pathname, anchor, blob });
         }
         // Names that are only on the second listing came into being since. The next sweep meets them.

@@ -18,6 +18,9 @@ use crate::blob::wire::{Code, header};
 use crate::blob::{location, media};
 use crate::error::{Error, ErrorKind};
 
+/// Longer names of requests are not kept; the official client's have some 60 bytes.
+const REQUEST_ID_BYTES_MAX: usize = 200;
+
 /// What tells the media type of an upload besides `x-content-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ContentType {
@@ -68,6 +71,7 @@ impl Call<'_> {
                 allow_overwrite: self.flag(header::ALLOW_OVERWRITE)?,
                 cache_control_max_age: self.header(header::CACHE_MAX_AGE)?.map(seconds).transpose()?,
                 if_match: self.if_match()?,
+                request: self.request_id(),
             }),
             Caller::Client(grant) => self.granted(grant, pathname, access, content_type, typed),
         }
@@ -104,7 +108,14 @@ impl Call<'_> {
             allow_overwrite: grant.allow_overwrite,
             cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
             if_match: grant.if_match()?,
+            request: self.request_id(),
         })
+    }
+
+    /// What the client calls this request, of which it may send several attempts.
+    fn request_id(&self) -> Option<String> {
+        let id = self.headers.get(header::REQUEST_ID)?.to_str().ok()?;
+        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()).then(|| id.to_owned())
     }
 
     /// A URL that a client named, where this server may reach it.

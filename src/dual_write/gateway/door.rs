@@ -17,7 +17,7 @@ use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::dual_write::session::Session;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::gateway::{Admission, View, admit, may_answer};
+use crate::protocol::gateway::{Admission, ReadFrom, View, admit, may_answer, read_from};
 use crate::protocol::phase::{Authority, Epoch};
 use crate::target::control::Mode;
 
@@ -70,6 +70,8 @@ pub(in crate::dual_write) struct Ticket {
     door: Arc<Door>,
     pub(in crate::dual_write) session: Arc<Session>,
     pub(in crate::dual_write) epoch: Epoch,
+    /// The store that is right for as long as anybody is inside.
+    pub(in crate::dual_write) authority: Authority,
     /// Whether an intent can be stored first.
     pub(super) noted: bool,
     /// Cancelled when whoever is inside must leave at once.
@@ -173,12 +175,14 @@ impl Door {
             Admission::Unnoted if to_work => return Ok(None),
             Admission::Unnoted => false,
             Admission::Wait => return Ok(None),
-            Admission::Refuse => return Err(refusal(state.authority)),
+            Admission::Refuse => return Err(not_ready()),
         };
-        let Some(session) = state.session.clone() else { return Err(refusal(None)) };
+        let (Some(session), Some(authority)) = (state.session.clone(), state.authority) else {
+            return Err(not_ready());
+        };
         state.inside += 1;
-        let (leave, pause) = (state.leave.clone(), state.pause.clone());
-        Ok(Some(Ticket { door: Arc::clone(self), session, epoch: state.epoch, noted, leave, pause }))
+        let (epoch, leave, pause) = (state.epoch, state.leave.clone(), state.pause.clone());
+        Ok(Some(Ticket { door: Arc::clone(self), session, epoch, authority, noted, leave, pause }))
     }
 
     /// Why no write is let in at the moment.
@@ -187,9 +191,9 @@ impl Door {
         match admit(state.view()) {
             Admission::Noted | Admission::Unnoted => None,
             Admission::Wait if state.over => Some("it is ending"),
+            Admission::Wait if !state.reachable => Some("DynamoDB is the authority and can't be reached"),
             Admission::Wait => Some("writes are held"),
-            Admission::Refuse if state.authority.is_none() => Some("the mode was not read yet"),
-            Admission::Refuse => Some("DynamoDB is the authority"),
+            Admission::Refuse => Some("the mode was not read yet"),
         }
     }
 
@@ -200,17 +204,16 @@ impl Door {
         may_answer(same, ticket.epoch, state.view())
     }
 
-    /// Whether a read of what is mapped may be answered from Blob: it may (`Some(true)`), only after the mode
-    /// was read anew (`Some(false)`), or not at all.
-    ///
-    /// # Errors
-    /// `WrongPhase` where this gateway may not answer.
-    pub(super) fn may_read(&self) -> Result<bool> {
+    /// Where a read of what is mapped is answered from.
+    pub(super) fn read_from(&self) -> ReadFrom {
         let state = self.lock();
-        match state.authority {
-            Some(Authority::Source) => Ok(state.hold.is_none()),
-            other => Err(refusal(other)),
-        }
+        read_from(state.view(), state.hold.is_some())
+    }
+
+    /// The same by a mode item that was read just now.
+    pub(super) fn read_beside(&self, mode: &Mode) -> ReadFrom {
+        let authority = Some(mode.phase.authority());
+        read_from(View { authority, reachable: true, ..self.lock().view() }, false)
     }
 
     /// Takes note of a write that no intent names, before it is sent: its session has a gap.
@@ -317,9 +320,7 @@ fn held_up() -> Error {
     Error::new(ErrorKind::Busy, "write through the gateway").message("writes are held; try again")
 }
 
-fn refusal(authority: Option<Authority>) -> Error {
-    Error::new(ErrorKind::WrongPhase, "write through the gateway").message(match authority {
-        Some(Authority::Target) => "DynamoDB is the authority now, which this gateway does not serve",
-        Some(Authority::Source) | None => "the gateway is not ready yet; try again",
-    })
+fn not_ready() -> Error {
+    Error::new(ErrorKind::WrongPhase, "write through the gateway")
+        .message("the gateway is not ready yet; try again")
 }

@@ -28,7 +28,6 @@ use tokio_util::task::TaskTracker;
 
 use self::door::Door;
 use self::operation::CONTROL_TIME_MAX;
-pub(super) use self::operation::done_of;
 use self::turns::Turns;
 use super::metrics::Metrics;
 use super::session::Session;

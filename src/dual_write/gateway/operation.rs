@@ -13,13 +13,15 @@ use tokio::sync::oneshot;
 use super::door::Ticket;
 use super::spool::Offered;
 use super::{CONVERGES_MAX, Gateway, QUEUE_MAX};
+use crate::anchored::Anchored;
 use crate::blob::{BlobStore, Head, Pathname, Spooled};
-use crate::converge::{Converged, Converger};
-use crate::digest::Digest;
+use crate::converge::Converger;
+use crate::dual_write::mirroring::Mirroring;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::MirrorMode;
-use crate::protocol::converge::{Done, Purpose};
+use crate::protocol::converge::Done;
 use crate::protocol::intent::{BeforeWrite, Reply, Silence, Verdict, after_own, before_write};
+use crate::protocol::phase::Authority;
 use crate::target::control::{IntentRow, IntentState};
 
 /// How long an intent may take to be stored before the control table counts as out of reach.
@@ -29,17 +31,33 @@ const NOTES_MAX: u32 = 3;
 /// How many converges one operation runs at a time.
 const CONCURRENCY: usize = 8;
 
-/// Sends the write upstream.
-pub(super) type Send =
-    Box<dyn FnOnce(Arc<dyn BlobStore>) -> BoxFuture<'static, Result<Option<Head>>> + std::marker::Send>;
+/// Sends the write to the store that is right.
+pub(super) type Send = Box<dyn FnOnce(Right) -> BoxFuture<'static, Result<Option<Head>>> + std::marker::Send>;
+
+/// The store that is right now.
+pub(super) struct Right {
+    pub(super) store: Arc<dyn BlobStore>,
+    pub(super) authority: Authority,
+}
 
 /// A write that was asked for.
 pub(super) struct Operation {
     /// The pathnames that it may change: those whose turn it needs.
     pub(super) pathnames: Vec<Pathname>,
-    /// The body, where there is one.
-    pub(super) spool: Option<Spooled>,
+    /// What is stored.
+    pub(super) content: Stores,
     pub(super) send: Send,
+}
+
+/// What an operation stores.
+pub(super) enum Stores {
+    Nothing,
+    /// This body.
+    Body(Spooled),
+    /// What another blob holds, which Blob alone knows while it is the authority.
+    Copy,
+    /// What parts make that lie in Blob.
+    Upload,
 }
 
 /// The intent of an operation in this process.
@@ -65,7 +83,7 @@ impl Gateway {
     }
 
     async fn work(self: Arc<Self>, operation: Operation, answer: oneshot::Sender<Result<Option<Head>>>) {
-        let Operation { mut pathnames, spool, send } = operation;
+        let Operation { mut pathnames, content, send } = operation;
         let turn = self.turns.take(&pathnames).await;
         pathnames.retain(|pathname| self.maps(pathname));
         let ticket = match self.door.enter().await {
@@ -75,14 +93,13 @@ impl Gateway {
                 return say(answer, Err(error));
             }
         };
-        let sha256 = spool.as_ref().map(Spooled::sha256);
-        let intent = match self.note(&ticket, &pathnames, sha256).await {
+        let intent = match self.note(&ticket, &pathnames, &content).await {
             Ok(intent) => intent,
             Err(error) => return say(answer, Err(error)),
         };
         let outcome = tokio::select! {
             biased;
-            outcome = send(Arc::clone(&self.upstream)) => outcome,
+            outcome = send(self.right(&ticket)) => outcome,
             () = ticket.leave.cancelled() => Err(unanswered("a flip is under way")),
         };
         drop(turn);
@@ -104,7 +121,7 @@ impl Gateway {
             let done = tokio::select! {
                 biased;
                 () = ticket.leave.cancelled() => Done::GaveUp,
-                done = self.settle(&ticket, &pathnames, spool.zip(stored)) => done,
+                done = self.settle(&ticket, &pathnames, content, stored) => done,
             };
             if done != Done::GaveUp {
                 self.metrics.converged(self.clock().monotonic().saturating_sub(replied));
@@ -120,26 +137,34 @@ impl Gateway {
     ///
     /// # Errors
     /// `Busy` where this process stalls again and again between the intent and its write.
-    async fn note(
-        &self,
-        ticket: &Ticket,
-        pathnames: &[Pathname],
-        sha256: Option<Digest>,
-    ) -> Result<Option<Noted>> {
+    async fn note(&self, ticket: &Ticket, pathnames: &[Pathname], content: &Stores) -> Result<Option<Noted>> {
         if !ticket.noted {
             self.go_unnoted(ticket, pathnames);
             return Ok(None);
         }
         for _ in 0..NOTES_MAX {
             let now = self.clock().now();
-            let row =
-                IntentRow::new(&ticket.session.id(), now, IntentState::Open, pathnames.to_vec(), sha256);
+            let sha256 = match content {
+                Stores::Body(body) => Some(body.sha256()),
+                Stores::Nothing | Stores::Copy | Stores::Upload => None,
+            };
+            let (session, pathnames) = (ticket.session.id(), pathnames.to_vec());
+            let mut row = IntentRow::new(&session, now, IntentState::Open, pathnames, sha256);
+            row.any_content = match content {
+                Stores::Nothing | Stores::Body(_) => false,
+                Stores::Copy => ticket.authority == Authority::Source,
+                Stores::Upload => true,
+            };
             let at = self.clock().monotonic();
             self.at_work.insert(&row.id);
             if let Err(error) = self.within(self.control().store_intent(&row)).await {
                 self.at_work.remove(&row.id);
                 self.lost(&error);
-                self.go_unnoted(ticket, pathnames);
+                if ticket.authority == Authority::Target {
+                    return Err(Error::new(ErrorKind::Busy, "write through the gateway")
+                        .message("DynamoDB can't be reached; nothing was written: try again"));
+                }
+                self.go_unnoted(ticket, &row.pathnames);
                 return Ok(None);
             }
             let noted = Noted { row, at };
@@ -193,12 +218,25 @@ impl Gateway {
         }
     }
 
+    /// The store that is right for as long as whoever has this ticket is inside.
+    fn right(&self, ticket: &Ticket) -> Right {
+        let store: Arc<dyn BlobStore> = match ticket.authority {
+            Authority::Source => Arc::clone(&self.upstream),
+            Authority::Target => {
+                let converger = Converger { permit: ticket.permit(), ..self.converger.clone() };
+                Arc::new(Anchored::new(converger, &self.prefix))
+            }
+        };
+        Right { store, authority: ticket.authority }
+    }
+
     /// Makes the mirror of all of them equal; the body of the put is offered for the version that it stored.
     async fn settle(
         &self,
         ticket: &Ticket,
         pathnames: &[Pathname],
-        offered: Option<(Spooled, Head)>,
+        content: Stores,
+        stored: Option<Head>,
     ) -> Done {
         if !self.door.is_reachable() {
             return Done::GaveUp;
@@ -207,18 +245,23 @@ impl Gateway {
             // Too many are waiting: a replay takes what this process can't.
             return Done::GaveUp;
         };
+        let body = match content {
+            Stores::Body(body) => Some(body),
+            Stores::Nothing | Stores::Copy | Stores::Upload => None,
+        };
         // Bodies that wait long would fill memory: they are read again.
-        let offered = offered.filter(|_| self.queue.available_permits() > QUEUE_MAX - CONVERGES_MAX * 4);
+        let body = body.filter(|_| self.queue.available_permits() > QUEUE_MAX - CONVERGES_MAX * 4);
         let Ok(_slot) = self.slots.acquire().await else { return Done::GaveUp };
-        let mut converger = Converger { permit: ticket.permit(), ..self.converger.clone() };
-        if let Some((body, head)) = offered {
+        let mut converger = self.converger.clone();
+        if let (Authority::Source, Some(body), Some(head)) = (ticket.authority, body.clone(), stored) {
             converger.bodies = Arc::new(Offered { body, head, others: converger.bodies });
         }
-        let converger = &converger;
+        let mirroring = &Mirroring::from(ticket.authority, &converger, ticket.permit(), &self.prefix);
+        let body = body.as_ref();
         let mut settling = stream::iter(pathnames.to_vec())
             .map(|pathname: Pathname| async move {
                 let _turn = self.settling.take(std::slice::from_ref(&pathname)).await;
-                done_of(&pathname, converger.converge(&pathname, Purpose::Intent).await)
+                mirroring.settle(&pathname, body).await
             })
             .buffer_unordered(CONCURRENCY);
         let mut all = Done::Written;
@@ -284,23 +327,5 @@ fn reply_of(outcome: &Result<Option<Head>>) -> Reply {
         | ErrorKind::GateClosed
         | ErrorKind::Interrupted
         | ErrorKind::Internal => Reply::Missing,
-    }
-}
-
-/// How a converge ended, as far as its intent is concerned. Where an item belongs to somebody else nothing
-/// was written, not even a new rev: the intent stays.
-pub(in crate::dual_write) fn done_of(pathname: &Pathname, converged: Result<Converged>) -> Done {
-    match converged {
-        Ok(Converged::Equal) => Done::Equal,
-        Ok(Converged::Written | Converged::Superseded | Converged::Quarantined) => Done::Written,
-        Ok(Converged::Collision { key, .. }) => {
-            tracing::warn!(%pathname, %key, "an item belongs to somebody else; nothing is mirrored");
-            Done::GaveUp
-        }
-        Ok(Converged::GaveUp) => Done::GaveUp,
-        Err(error) => {
-            tracing::debug!(%pathname, %error, "a converge failed; its intent stays");
-            Done::GaveUp
-        }
     }
 }

@@ -1,11 +1,7 @@
 //! The bodies of writes: received whole before anything is sent, sent once, and offered to the converge.
 
-use std::io::Read as _;
-
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::StreamExt as _;
-use futures::stream;
 
 use crate::blob::spool::{Spool, unwritten};
 use crate::blob::{Body, ETag, Head, Pathname, Spooled};
@@ -14,7 +10,6 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// Bodies up to this many bytes stay in memory: many writes may be under way.
 const MEMORY_BYTES_MAX: u64 = 256 * 1024;
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// Receives a body to its end.
 ///
@@ -35,20 +30,6 @@ pub(super) async fn receive(body: Body) -> Result<Spooled> {
         }
         _ => Ok(spooled),
     }
-}
-
-/// The body once more, from its beginning.
-pub(super) fn body_of(spooled: &Spooled) -> Body {
-    if let Some(bytes) = spooled.in_memory() {
-        return bytes.clone().into();
-    }
-    let chunks = stream::try_unfold(spooled.reader(), |mut reader| async move {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        let read = reader.read(&mut chunk).map_err(unwritten)?;
-        chunk.truncate(read);
-        Ok((read > 0).then(|| (Bytes::from(chunk), reader)))
-    });
-    Body::stream(Some(spooled.length()), chunks.boxed())
 }
 
 /// The body of the version that a put stored; of every other version, what another cache has.
@@ -76,6 +57,9 @@ impl Bodies for Offered {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+    use futures::stream;
+
     use super::*;
 
     fn body(chunks: usize, length: Option<u64>) -> Body {
@@ -90,7 +74,7 @@ mod tests {
             let spooled = receive(body(chunks, Some(expected.len() as u64))).await.unwrap();
             assert_eq!(spooled.in_memory().is_some(), in_memory, "{chunks}");
             for _ in 0..2 {
-                let again = body_of(&spooled);
+                let again = spooled.body();
                 assert_eq!(again.length(), Some(expected.len() as u64));
                 assert_eq!(again.collect(u64::MAX).await.unwrap(), expected, "{chunks}");
             }

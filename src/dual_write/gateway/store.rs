@@ -5,15 +5,15 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 
-use super::operation::{Operation, Send};
-use super::spool::{body_of, receive};
+use super::operation::{Operation, Right, Send, Stores};
+use super::spool::receive;
 use super::{DualWrite, Gateway};
+use crate::anchored::{Anchored, for_blob};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::suffix::{self, SUFFIX_CHARS};
-use crate::blob::{
-    BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, location,
-};
+use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, location};
 use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::gateway::ReadFrom;
 use crate::protocol::phase::Authority;
 use crate::target::control::INTENT_PATHNAMES_MAX;
 
@@ -24,21 +24,18 @@ const SUFFIXED: &str = "migrate-suffix-";
 #[async_trait]
 impl BlobStore for DualWrite {
     async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
-        self.0.may_read(pathname).await?;
-        let head = self.0.upstream.head(pathname).await?;
+        let head = self.0.to_read(Some(pathname)).await?.head(pathname).await?;
         Ok(head.map(|head| self.0.placed(head)))
     }
 
     async fn list(&self, request: &ListRequest) -> Result<ListPage> {
-        self.0.may_list().await?;
-        let mut page = self.0.upstream.list(request).await?;
+        let mut page = self.0.to_read(None).await?.list(request).await?;
         page.blobs.iter_mut().for_each(|blob| self.0.place(blob));
         Ok(page)
     }
 
     async fn get(&self, pathname: &Pathname, options: &GetOptions) -> Result<Option<Content>> {
-        self.0.may_read(pathname).await?;
-        self.0.upstream.get(pathname, options).await
+        self.0.to_read(Some(pathname)).await?.get(pathname, options).await
     }
 
     async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
@@ -50,28 +47,34 @@ impl BlobStore for DualWrite {
         }
         let spool = receive(body).await?;
         let (name, sent) = (pathname.clone(), spool.clone());
-        let send: Send = Box::new(move |upstream| {
-            async move { upstream.put(&name, body_of(&sent), &options).await.map(Some) }.boxed()
+        let send: Send = Box::new(move |right: Right| {
+            async move { right.store.put(&name, sent.body(), &options).await.map(Some) }.boxed()
         });
-        self.0.write(vec![pathname], Some(spool), send).await
+        self.0.write(vec![pathname], Stores::Body(spool), send).await
     }
 
     async fn copy(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
         let (to, options) = unsuffixed(to, options);
         let (source, target) = (from.clone(), to.clone());
-        let send: Send = Box::new(move |upstream| {
-            async move { upstream.copy(&source, &target, &options).await.map(Some) }.boxed()
+        let send: Send = Box::new(move |right: Right| {
+            async move { right.store.copy(&source, &target, &options).await.map(Some) }.boxed()
         });
-        self.0.write(vec![to], None, send).await
+        if !self.0.maps(&to) {
+            // What is mapped is copied from where it is right.
+            self.0.counts.passed();
+            let store = self.0.to_read(Some(from)).await?;
+            return Ok(self.0.placed(some(send(Right { store, authority: Authority::Source }).await?)?));
+        }
+        self.0.write(vec![to], Stores::Copy, send).await
     }
 
     async fn rename(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
         let (to, options) = unsuffixed(to, options);
         let (source, target) = (from.clone(), to.clone());
-        let send: Send = Box::new(move |upstream| {
-            async move { upstream.rename(&source, &target, &options).await.map(Some) }.boxed()
+        let send: Send = Box::new(move |right: Right| {
+            async move { right.store.rename(&source, &target, &options).await.map(Some) }.boxed()
         });
-        self.0.write(vec![from.clone(), to], None, send).await
+        self.0.write(vec![from.clone(), to], Stores::Copy, send).await
     }
 
     async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
@@ -88,21 +91,22 @@ impl BlobStore for DualWrite {
         }
         for chunk in mapped.chunks(INTENT_PATHNAMES_MAX) {
             let (names, if_match) = (chunk.to_vec(), if_match.cloned());
-            let send: Send = Box::new(move |upstream| {
-                async move { upstream.delete(&names, if_match.as_ref()).await.map(|()| None) }.boxed()
+            let send: Send = Box::new(move |right: Right| {
+                async move { right.store.delete(&names, if_match.as_ref()).await.map(|()| None) }.boxed()
             });
-            self.0.carry_out(Operation { pathnames: chunk.to_vec(), spool: None, send }).await?;
+            self.0.carry_out(Operation { pathnames: chunk.to_vec(), content: Stores::Nothing, send }).await?;
         }
         Ok(())
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {
+        let store = self.0.to_read(Some(pathname)).await?;
         if !takes_suffix(pathname, options) {
-            return self.0.upstream.create_multipart(pathname, options).await;
+            return store.create_multipart(pathname, options).await;
         }
         let suffix = suffix::random();
         let options = PutOptions { add_random_suffix: false, ..options.clone() };
-        let upload = self.0.upstream.create_multipart(&suffix::with(pathname, &suffix), &options).await?;
+        let upload = store.create_multipart(&suffix::with(pathname, &suffix), &options).await?;
         Ok(Upload { key: format!("{SUFFIXED}{suffix}-{}", upload.key), ..upload })
     }
 
@@ -114,6 +118,7 @@ impl BlobStore for DualWrite {
         body: Body,
     ) -> Result<Part> {
         let (pathname, upload, _) = upload_of(pathname, upload);
+        let (upload, _) = for_blob(&upload, &PutOptions::default());
         self.0.upstream.upload_part(&pathname, &upload, number, body).await
     }
 
@@ -128,49 +133,61 @@ impl BlobStore for DualWrite {
         let add_random_suffix = options.add_random_suffix && !suffixed;
         let options = PutOptions { add_random_suffix, ..options.clone() };
         let (name, parts) = (pathname.clone(), parts.to_vec());
-        let send: Send = Box::new(move |upstream| {
-            async move { upstream.complete_multipart(&name, &upload, &parts, &options).await.map(Some) }
-                .boxed()
+        let send: Send = Box::new(move |right: Right| {
+            async move {
+                let (upload, options) = match right.authority {
+                    Authority::Source => for_blob(&upload, &options),
+                    Authority::Target => (upload, options),
+                };
+                right.store.complete_multipart(&name, &upload, &parts, &options).await.map(Some)
+            }
+            .boxed()
         });
-        self.0.write(vec![pathname], None, send).await
+        self.0.write(vec![pathname], Stores::Upload, send).await
     }
 }
 
 impl Gateway {
     /// A write that stores one blob.
-    async fn write(
-        self: &Arc<Self>,
-        pathnames: Vec<Pathname>,
-        spool: Option<Spooled>,
-        send: Send,
-    ) -> Result<Head> {
+    async fn write(self: &Arc<Self>, pathnames: Vec<Pathname>, content: Stores, send: Send) -> Result<Head> {
         let head = if pathnames.iter().any(|pathname| self.maps(pathname)) {
-            self.carry_out(Operation { pathnames, spool, send }).await?
+            self.carry_out(Operation { pathnames, content, send }).await?
         } else {
             self.counts.passed();
-            send(Arc::clone(&self.upstream)).await?
+            send(Right { store: Arc::clone(&self.upstream), authority: Authority::Source }).await?
         };
-        let head = head.ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "write through the gateway").message("nothing was stored")
-        })?;
-        Ok(self.placed(head))
+        Ok(self.placed(some(head)?))
     }
 
-    /// Makes sure that what is mapped may be read from Blob.
-    async fn may_read(&self, pathname: &Pathname) -> Result<()> {
-        if self.maps(pathname) { self.may_list().await } else { Ok(()) }
-    }
-
-    async fn may_list(&self) -> Result<()> {
-        if self.door.may_read()? {
-            return Ok(());
+    /// The store that tells what is under a name, or what there is where none is named.
+    ///
+    /// # Errors
+    /// `Busy` and `WrongPhase` where this gateway can't say which one that is.
+    async fn to_read(&self, pathname: Option<&Pathname>) -> Result<Arc<dyn BlobStore>> {
+        if pathname.is_some_and(|pathname| !self.maps(pathname)) {
+            return Ok(Arc::clone(&self.upstream));
         }
-        // While a hold is set, the flip may be committed at any moment (trace B6).
-        let mode = self.within(self.control().mode()).await;
-        match mode {
-            Ok(Some(mode)) if mode.phase.authority() == Authority::Source => Ok(()),
-            _ => Err(Error::new(ErrorKind::Busy, "read through the gateway")
-                .message("a flip is under way; try again")),
+        let refused = |message| Error::new(ErrorKind::Busy, "read through the gateway").message(message);
+        let from = match self.door.read_from() {
+            ReadFrom::AskMode => {
+                // While a hold is set, the flip may be committed at any moment (trace B6).
+                if let Ok(Some(mode)) = self.within(self.control().mode()).await {
+                    self.door.saw(&mode);
+                    self.door.read_beside(&mode)
+                } else {
+                    ReadFrom::Refuse
+                }
+            }
+            from => from,
+        };
+        match from {
+            ReadFrom::Authority(Authority::Source) => Ok(Arc::clone(&self.upstream)),
+            ReadFrom::Authority(Authority::Target) => {
+                Ok(Arc::new(Anchored::new(self.converger.clone(), &self.prefix)))
+            }
+            ReadFrom::AskMode | ReadFrom::Refuse => {
+                Err(refused("which store is right can't be told at the moment; try again"))
+            }
         }
     }
 
@@ -186,6 +203,13 @@ impl Gateway {
             blob.download_url = location::download_url(&blob.url);
         }
     }
+}
+
+/// What a write stored.
+fn some(head: Option<Head>) -> Result<Head> {
+    head.ok_or_else(|| {
+        Error::new(ErrorKind::Internal, "write through the gateway").message("nothing was stored")
+    })
 }
 
 /// The name with its suffix, made here: upstream is asked for exactly this name.

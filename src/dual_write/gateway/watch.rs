@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{DualWrite, Gateway};
 use crate::dual_write::session::{Session, close_others};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::plan::TimingPlan;
 use crate::protocol::phase::Authority;
@@ -21,6 +21,8 @@ const HANDOVER_GRACE: Duration = Duration::from_secs(2);
 struct Watch {
     /// The hold that was acknowledged.
     acknowledged: Option<String>,
+    /// The authority by the mode item last read.
+    authority: Option<Authority>,
     /// When a new session was last tried for, by the monotonic clock.
     tried: Option<Duration>,
 }
@@ -28,19 +30,16 @@ struct Watch {
 impl DualWrite {
     /// Reads the mode every `mode_poll` until it is cancelled. A hold closes the door, and is acknowledged
     /// once nobody is inside; the door opens again on reading a mode without that hold, and on nothing else.
-    ///
-    /// # Errors
-    /// `WrongPhase` once DynamoDB is the authority.
-    pub async fn watch(&self, timing: &TimingPlan, cancel: &CancellationToken) -> Result<()> {
+    pub async fn watch(&self, timing: &TimingPlan, cancel: &CancellationToken) {
         let gateway = &self.0;
         let mut watch = Watch::default();
         loop {
             let next = gateway.clock().sleep(timing.mode_poll.0);
             if cancel.run_until_cancelled(next).await.is_none() || gateway.door.is_over() {
-                return Ok(());
+                return;
             }
             match gateway.within(gateway.control().mode()).await {
-                Ok(Some(mode)) => gateway.saw(&mode, timing, &mut watch).await?,
+                Ok(Some(mode)) => gateway.saw(&mode, timing, &mut watch).await,
                 Ok(None) => gateway
                     .lost(&Error::new(ErrorKind::NotFound, "read the mode item").message("it is not there")),
                 Err(error) => gateway.lost(&error),
@@ -50,13 +49,17 @@ impl DualWrite {
 }
 
 impl Gateway {
-    async fn saw(self: &Arc<Self>, mode: &Mode, timing: &TimingPlan, watch: &mut Watch) -> Result<()> {
+    async fn saw(self: &Arc<Self>, mode: &Mode, timing: &TimingPlan, watch: &mut Watch) {
         self.door.saw(mode);
-        if mode.phase.authority() == Authority::Target {
-            return Err(Error::new(ErrorKind::WrongPhase, "serve the gateway")
-                .message(format!("in phase {} DynamoDB is the authority", mode.phase)));
+        let authority = mode.phase.authority();
+        if watch.authority.replace(authority).is_some_and(|before| before != authority) {
+            let right = match authority {
+                Authority::Source => "Blob is the authority: DynamoDB is mirrored from it",
+                Authority::Target => "DynamoDB is the authority: Blob is mirrored from it",
+            };
+            self.events.report(Event::Note(format!("phase {}: {right}", mode.phase)));
         }
-        let Some(session) = self.door.session() else { return Ok(()) };
+        let Some(session) = self.door.session() else { return };
         if let Some(hold) = &mode.hold {
             if watch.acknowledged.as_ref() != Some(&hold.id) {
                 self.events
@@ -67,7 +70,7 @@ impl Gateway {
                     Err(error) => tracing::warn!(%error, "the hold could not be acknowledged"),
                 }
             }
-            return Ok(());
+            return;
         }
         if watch.acknowledged.take().is_some() {
             self.events.report(Event::Note("the hold is over: writes go on".to_owned()));
@@ -78,7 +81,6 @@ impl Gateway {
         } else if self.door.set_reachable(true) {
             self.events.report(Event::Note("the control table can be reached again".to_owned()));
         }
-        Ok(())
     }
 
     /// Opens a new session in place of one that lapsed, or that can't vouch for everything; and notes what

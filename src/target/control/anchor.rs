@@ -4,12 +4,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, GroupRef, Keys, KeysRef, Member, names, row};
-use crate::blob::{ETag, Pathname, Version};
+use crate::blob::{ETag, ListedBlob, Pathname, Version};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::mapping::Quarantine;
 use crate::protocol::Rev;
 use crate::protocol::converge::Mirror;
+use crate::protocol::reverse::Seen;
 use crate::target::store::{Condition, Query, Table, Write};
 use crate::value::{Key, Value};
 
@@ -45,6 +46,22 @@ pub struct Anchor {
     /// The groups that it is a member of.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<GroupRef>,
+    /// What Blob held when it was made equal last, where it is not equal to this yet: only while DynamoDB is the
+    /// authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<Behind>,
+    /// The id of the client's request that wrote it, which a repetition of that request has too: only while
+    /// DynamoDB is the authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+}
+
+/// What Blob holds that is to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// The ETag of the blob; none where there was none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub etag: Option<ETag>,
 }
 
 /// Whether the mirror holds something.
@@ -81,8 +98,11 @@ pub struct BlobHead {
     pub sha256: Digest,
     /// The MD5 of its bytes, in hexadecimal: the ETag that is answered once DynamoDB is the authority.
     pub md5: String,
-    /// The ETag that Blob has for these bytes.
+    /// The ETag that Blob has for these bytes; while the anchor is behind, the one that it may get.
     pub blob_etag: ETag,
+    /// When Blob says that they were stored, where that is not `uploaded_at`: they were mirrored there later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub blob_uploaded_at: Option<Timestamp>,
 }
 
 /// Where a retained body lies.
@@ -139,6 +159,8 @@ impl Anchor {
             mapping: None,
             body: None,
             groups: Vec::new(),
+            behind: None,
+            request: None,
         }
     }
 
@@ -162,6 +184,62 @@ impl Anchor {
         let head = self.head.as_ref()?;
         let version = Version { etag: head.etag.clone(), uploaded_at: head.uploaded_at };
         Some(MappedVersion { version, mapping: self.mapping? })
+    }
+
+    /// Whether it was made from this version, by whatever rules.
+    #[must_use]
+    pub fn stands_for(&self, version: &Version) -> bool {
+        let head = self.head.as_ref();
+        head.is_some_and(|head| head.etag == version.etag && head.uploaded_at == version.uploaded_at)
+    }
+
+    /// The ETag that is answered where DynamoDB is the authority: the quoted MD5 of its bytes.
+    #[must_use]
+    pub fn etag(&self) -> Option<ETag> {
+        self.head.as_ref().map(|head| ETag::new(&head.md5))
+    }
+
+    /// Whether an ETag names what it holds: the one that is answered, or Blob's own.
+    #[must_use]
+    pub fn is_named(&self, etag: &ETag) -> bool {
+        let head = self.head.as_ref();
+        self.etag().as_ref() == Some(etag) || head.is_some_and(|head| head.etag == *etag)
+    }
+
+    /// What Blob holds of it, as far as is known: the ETag of the blob that was there last.
+    #[must_use]
+    pub fn blob_etag(&self) -> Option<&ETag> {
+        match &self.behind {
+            Some(behind) => behind.etag.as_ref(),
+            None => self.head.as_ref().map(|head| &head.blob_etag),
+        }
+    }
+
+    /// A blob of Blob's with the time of its version. What was mirrored there was stored here before, and that
+    /// time counts: it ranks the members of a group.
+    #[must_use]
+    pub fn as_known(anchor: Option<&Self>, mut blob: ListedBlob) -> ListedBlob {
+        if let Some(head) = anchor.and_then(|anchor| anchor.head.as_ref())
+            && head.blob_etag == blob.etag
+            && head.blob_uploaded_at == Some(blob.uploaded_at)
+        {
+            blob.uploaded_at = head.uploaded_at;
+        }
+        blob
+    }
+
+    /// What mirroring towards Blob needs to know of an anchor, or of its absence.
+    #[must_use]
+    pub fn reverse(anchor: Option<&Self>) -> Seen<ETag, Rev> {
+        let Some(anchor) = anchor else {
+            return Seen { rev: None, holds: false, behind: false, blob: None };
+        };
+        Seen {
+            rev: Some(anchor.rev.clone()),
+            holds: anchor.head.is_some(),
+            behind: anchor.behind.is_some(),
+            blob: anchor.blob_etag().cloned(),
+        }
     }
 
     /// What the protocol sees of an anchor, or of its absence.
@@ -227,7 +305,10 @@ impl Control {
     }
 
     /// The row alone: keys that lie in pages are not in it.
-    pub(super) async fn bare_anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn bare_anchor(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
         self.get_row(names::anchor(pathname)).await?.map(row::decode).transpose()
     }
 
@@ -267,9 +348,32 @@ impl Control {
         shard: u8,
         after: Option<Key>,
     ) -> Result<(Vec<Anchor>, Option<Key>)> {
-        let mut query = Query::partition(names::anchor_partition(shard));
-        query.after = after;
-        let page = self.store.query(Table::Control, &query).await?;
+        let query = Query { after, ..Query::partition(names::anchor_partition(shard)) };
+        self.anchor_page(&query).await
+    }
+
+    /// The same of those whose pathnames begin so, at most `limit` of them; some others may be among them.
+    ///
+    /// # Errors
+    /// As [`Control::anchor`].
+    pub async fn anchors_under(
+        &self,
+        shard: u8,
+        prefix: &str,
+        after: Option<Key>,
+        limit: u32,
+    ) -> Result<(Vec<Anchor>, Option<Key>)> {
+        let query = Query {
+            sort_prefix: names::anchor_prefix(prefix).to_owned(),
+            after,
+            limit: Some(limit),
+            ..Query::partition(names::anchor_partition(shard))
+        };
+        self.anchor_page(&query).await
+    }
+
+    async fn anchor_page(&self, query: &Query) -> Result<(Vec<Anchor>, Option<Key>)> {
+        let page = self.store.query(Table::Control, query).await?;
         let anchors = page.items.into_iter().map(row::decode).collect::<Result<_>>()?;
         Ok((anchors, page.next))
     }

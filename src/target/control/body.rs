@@ -1,11 +1,12 @@
 //! Retained bodies: the bytes of a blob, compressed, in parts that fit an item.
 
-use std::io::{BufReader, Read as _};
+use std::io::{BufReader, Read as _, Write as _};
 
 use bytes::Bytes;
 
 use super::{Anchor, BodyForm, BodyRef, Control, corrupt, names};
-use crate::blob::Pathname;
+use crate::blob::spool::{MEMORY_BYTES_MAX, Spool, unwritten};
+use crate::blob::{Pathname, Spooled};
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::mapping::Skeleton;
@@ -39,8 +40,25 @@ pub fn encode_skeleton(pathname: &Pathname, rev: &Rev, skeleton: &Skeleton) -> (
     encode(pathname, rev, BodyForm::Skeleton, &text)
 }
 
+/// The rows that retain a body of any length under `rev`, and the reference to them. They are all in memory,
+/// compressed.
+///
+/// # Errors
+/// `NotApplied` where a body in a temporary file can't be read.
+pub fn encode_whole(pathname: &Pathname, rev: &Rev, body: &Spooled) -> Result<(BodyRef, Vec<Item>)> {
+    if let Some(bytes) = body.in_memory() {
+        return Ok(encode(pathname, rev, BodyForm::Bytes, bytes));
+    }
+    let packed = zstd::stream::encode_all(BufReader::new(body.reader()), LEVEL).map_err(unwritten)?;
+    Ok(in_parts(pathname, rev, BodyForm::Bytes, &packed))
+}
+
 fn encode(pathname: &Pathname, rev: &Rev, form: BodyForm, bytes: &[u8]) -> (BodyRef, Vec<Item>) {
     let packed = zstd::bulk::compress(bytes, LEVEL).expect("invariant: compression into memory succeeds");
+    in_parts(pathname, rev, form, &packed)
+}
+
+fn in_parts(pathname: &Pathname, rev: &Rev, form: BodyForm, packed: &[u8]) -> (BodyRef, Vec<Item>) {
     let rows: Vec<Item> = packed
         .chunks(PART_BYTES_MAX)
         .zip(0u32..)
@@ -108,6 +126,37 @@ impl Control {
                 Some(unpack(anchor, &rows.by_ref().take(parts).collect::<Vec<_>>()))
             })
             .collect())
+    }
+
+    /// The retained bytes of an anchor, whatever their length, checked against its SHA-256; none where they are not
+    /// retained.
+    ///
+    /// # Errors
+    /// `Corrupt` where a part is missing or damaged, as where the anchor was replaced meanwhile; what the store
+    /// reports.
+    pub async fn retained(&self, anchor: &Anchor) -> Result<Option<Spooled>> {
+        let (Some(body), Some(head)) = (retained(anchor), &anchor.head) else { return Ok(None) };
+        if head.size <= MEMORY_BYTES_MAX {
+            let bytes = self.bodies(&[anchor]).await?.pop().flatten().transpose()?;
+            return Ok(bytes.map(|bytes| Bytes::from(bytes).into()));
+        }
+        let key = anchor.key();
+        let damaged = || corrupt(&key, "its retained body can't be unpacked");
+        let mut unpacking =
+            zstd::stream::write::Decoder::new(Spool::new(MEMORY_BYTES_MAX)).map_err(unwritten)?;
+        // One part at a time: memory does not grow with the body.
+        for number in 0..body.parts {
+            let part = self.get_row(names::body(&anchor.pathname, &body.rev, number)).await?;
+            let packed = packed(anchor, &[part])?;
+            unpacking.write_all(&packed).map_err(|error| damaged().source(error))?;
+        }
+        unpacking.flush().map_err(|error| damaged().source(error))?;
+        let spooled = unpacking.into_inner().finish();
+        if spooled.sha256() == head.sha256 {
+            Ok(Some(spooled))
+        } else {
+            Err(corrupt(&key, "its retained body is not the one that was stored (SHA-256)"))
+        }
     }
 
     /// What the body of an anchor is rebuilt from; none where its bytes are retained, or nothing is.

@@ -31,6 +31,10 @@ pub struct IntentRow {
     /// The digest of the bytes that are to be stored, where they are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,
+    /// Whether Blob may come to hold content under these pathnames that only Blob knows: copies, and multipart
+    /// uploads.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_content: bool,
 }
 
 /// Whether the operation of an intent is still at it.
@@ -54,7 +58,13 @@ impl IntentRow {
         sha256: Option<Digest>,
     ) -> Self {
         let (id, version) = (names::token(), names::token());
-        Self { id, session: session.to_owned(), version, state, at, pathnames, sha256 }
+        Self { id, session: session.to_owned(), version, state, at, pathnames, sha256, any_content: false }
+    }
+
+    /// Whether a blob of this name and content may be what this operation stored.
+    #[must_use]
+    pub fn names(&self, pathname: &Pathname, sha256: Digest) -> bool {
+        (self.any_content || self.sha256 == Some(sha256)) && self.pathnames.contains(pathname)
     }
 
     /// The same with a new version.

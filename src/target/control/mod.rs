@@ -35,8 +35,8 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use anchor::{Anchor, AnchorState, BlobHead, BodyForm, BodyRef, MappedVersion};
-pub use body::{RETAIN_MAX, encode_body, encode_skeleton};
+pub use anchor::{Anchor, AnchorState, Behind, BlobHead, BodyForm, BodyRef, MappedVersion};
+pub use body::{RETAIN_MAX, encode_body, encode_skeleton, encode_whole};
 pub use group::{Group, GroupRef, Member};
 pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};
 pub use keys::{Keys, KeysRef};

@@ -28,6 +28,18 @@ pub fn anchor_partition(shard: u8) -> String {
     format!("A#{shard:02}")
 }
 
+/// A key of a shard after which those anchors lie whose names come after this one.
+#[must_use]
+pub fn anchor_after(shard: u8, after: &str) -> Key {
+    Key::new(anchor_partition(shard), name(&Pathname::from(after), Digest::of(after)))
+}
+
+/// What the names of the anchors begin with whose pathnames begin with `prefix`; others may, too.
+#[must_use]
+pub fn anchor_prefix(prefix: &str) -> &str {
+    &prefix[..prefix.floor_char_boundary(NAME_BYTES_KEPT)]
+}
+
 /// The key of an operation's intent.
 #[must_use]
 pub fn intent(id: &str) -> Key {

@@ -95,6 +95,7 @@ fn live() -> Anchor {
             sha256: Digest::of("{}"),
             md5: "99914b932bd37a50b983c5e7c90ae93b".to_owned(),
             blob_etag: ETag::of(b"{}"),
+            blob_uploaded_at: None,
         }),
         mapping: Some(Digest::of("rules")),
         body: Some(BodyRef {
@@ -103,6 +104,8 @@ fn live() -> Anchor {
             form: BodyForm::Bytes,
         }),
         groups: Vec::new(),
+        behind: None,
+        request: None,
     }
 }
 
@@ -252,6 +255,7 @@ fn intents() {
         at: at(0),
         pathnames: vec![live().pathname],
         sha256: Some(Digest::of("{}")),
+        any_content: false,
     };
     row("intent-open", &names::intent(&open.id), &open);
     let pathnames = vec![live().pathname, Pathname::from("signups/2.json")];

@@ -9,7 +9,7 @@ use migrate::cutover::{Cutover, Flip};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
 use migrate::plan::{IndexPlan, Plan};
-use migrate::protocol::phase::{Epoch, Phase};
+use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::sweep::Level;
 use migrate::target::control::{
     Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
@@ -80,6 +80,7 @@ async fn open(rig: &Rig, locks: &std::path::Path) -> Result<Session> {
         plan_hash: PLAN_HASH,
         timing: &rig.plan.timing,
         directory: locks,
+        authority: Some(Authority::Source),
     };
     let clock = migrate::testing::ManualClock::new(rig.clock.now());
     Session::open(rig.control.clone(), Arc::new(clock), opening).await

@@ -10,6 +10,7 @@ use migrate::blob::{BlobStore as _, Fetcher, Head, Pathname};
 use migrate::converge::Converger;
 use migrate::dual_write::gateway::{DualWrite, Parts};
 use migrate::dual_write::metrics::Metrics;
+use migrate::dual_write::mirroring::Mirroring;
 use migrate::dual_write::replay::{Replay, ReplayReport};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::plan::{MirrorMode, Plan};
@@ -80,6 +81,7 @@ impl Stage {
             plan_hash: "plan",
             timing: &self.plan.timing,
             directory: self.locks.path(),
+            authority: None,
         };
         Session::open(self.rig.control.clone(), Arc::new(self.clock.clone()), opening).await.unwrap()
     }
@@ -134,7 +136,15 @@ impl Stage {
     }
 
     pub(super) async fn pass_of(&self, replay: &mut Replay) -> ReplayReport {
-        replay.pass(&self.converger(), "another", |_| false).await.unwrap()
+        self.pass_as("another", replay).await
+    }
+
+    /// A replay by the process that has this session.
+    pub(super) async fn pass_as(&self, session: &str, replay: &mut Replay) -> ReplayReport {
+        let mode = self.rig.control.mode().await.unwrap().unwrap();
+        let (permit, authority) = (self.rig.permit.clone(), mode.phase.authority());
+        let mirroring = Mirroring::from(authority, &self.converger(), permit, "");
+        replay.pass(&mirroring, session, |_| false).await.unwrap()
     }
 }
 

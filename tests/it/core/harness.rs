@@ -304,9 +304,12 @@ impl Rig {
         let mapper = &self.converger.mapper;
         for (name, (blob, bytes)) in self.blobs().await {
             let Rule::Entity(entity) = mapper.rule(&name) else { continue };
+            // What was mirrored to Blob has the time at which DynamoDB took it.
+            let seen = self.control.anchor(&name).await.unwrap();
+            let blob = Anchor::as_known(seen.as_ref(), blob);
             let facts = BlobFacts { pathname: &name, uploaded_at: blob.uploaded_at };
             let items = mapper.map(entity, facts, &bytes, blob.uploaded_at);
-            let Some(anchor) = self.control.anchor(&name).await.unwrap() else {
+            let Some(anchor) = seen else {
                 defects.push(format!("{name}: no anchor"));
                 continue;
             };

@@ -11,6 +11,7 @@ mod large;
 mod long;
 mod plant;
 mod property;
+mod reverse;
 mod schedules;
 mod session;
 mod sweep;

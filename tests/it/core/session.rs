@@ -6,7 +6,7 @@ use std::time::Duration;
 use migrate::converge::Converger;
 use migrate::dual_write::session::{Opening, Session};
 use migrate::protocol::converge::Purpose;
-use migrate::protocol::phase::{Epoch, Phase};
+use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::target::control::{Hold, Mode, SessionKind, SessionRow, SessionState};
 use migrate::target::memory::{Fault, Operation};
 use migrate::testing::ManualClock;
@@ -37,6 +37,7 @@ impl Stage {
             plan_hash: PLAN_HASH,
             timing: &self.rig.plan.timing,
             directory: self.locks.path(),
+            authority: Some(Authority::Source),
         };
         Session::open(self.rig.control.clone(), Arc::new(self.clock.clone()), opening).await
     }

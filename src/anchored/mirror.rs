@@ -1,0 +1,272 @@
+//! Makes Blob equal to what DynamoDB holds: drives [`crate::protocol::reverse`] against the two stores.
+
+use std::sync::Arc;
+
+use super::Anchored;
+use super::write::max_age;
+use crate::blob::store::PutOptions;
+use crate::blob::{BlobStore, Fetched, Head, ListedBlob, Pathname, Spooled};
+use crate::converge::Converger;
+use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::Rules;
+use crate::protocol::converge::Purpose;
+use crate::protocol::reverse::{Content, Ending, Next, Reverse, Sent};
+use crate::target::Outcome;
+use crate::target::control::{Anchor, AnchorState, names};
+
+/// How often it looks at both sides before it gives up.
+const ATTEMPTS: u8 = 8;
+/// How often a blob is looked at that the anchor does not name, before its content is read: whoever just put
+/// it will say so in a moment.
+const PATIENCE: u8 = 2;
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// How it ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settled {
+    /// What came of it.
+    pub ending: Ending<crate::blob::ETag>,
+    /// Whether a request to Blob got no answer, and may land yet.
+    pub unanswered: bool,
+}
+
+impl Anchored {
+    /// Makes the items and Blob equal to the anchor of a pathname. Safe to repeat, safe to run several times at
+    /// once, safe to be killed at any moment. `offered` is a body that may be the one to be put.
+    ///
+    /// # Errors
+    /// `WrongPhase` once the session is over; what the stores report, after their own retries.
+    pub async fn settle(
+        &self,
+        pathname: &Pathname,
+        purpose: Purpose,
+        offered: Option<&Spooled>,
+    ) -> Result<Settled> {
+        let mut run = Run {
+            anchored: self,
+            pathname,
+            machine: Reverse::new(Rules::SOUND, purpose, ATTEMPTS),
+            mirror: None,
+            anchor: None,
+            offered,
+            put: Vec::new(),
+            looks: 0,
+        };
+        let mut ending = run.drive().await?;
+        // A request to DynamoDB that is on its way finds another rev.
+        let foreign = matches!(ending, Ending::Foreign { .. });
+        if foreign && purpose == Purpose::Intent && run.renew().await? != Sent::Applied {
+            ending = Ending::GaveUp;
+        }
+        Ok(Settled { ending, unanswered: run.machine.unanswered() })
+    }
+
+    /// Brings the items of a pathname up to its anchor: a large write that was begun, and not finished.
+    async fn finish(&self, pathname: &Pathname) -> Result<()> {
+        let mut converger: Converger = self.converger.clone();
+        converger.fetcher.source = Arc::new(self.clone());
+        converger.converge(pathname, Purpose::Reconcile).await.map(drop)
+    }
+}
+
+struct Run<'a> {
+    anchored: &'a Anchored,
+    pathname: &'a Pathname,
+    machine: Reverse<crate::blob::ETag, crate::protocol::Rev>,
+    /// What Blob holds.
+    mirror: Option<Head>,
+    anchor: Option<Anchor>,
+    offered: Option<&'a Spooled>,
+    /// What this run put.
+    put: Vec<crate::blob::ETag>,
+    /// How often something was found that the anchor does not name.
+    looks: u8,
+}
+
+impl Run<'_> {
+    async fn drive(&mut self) -> Result<Ending<crate::blob::ETag>> {
+        loop {
+            match self.machine.next() {
+                Next::ReadMirror => {
+                    self.mirror = self.blob().head(self.pathname).await?;
+                    self.machine.mirror(self.mirror.as_ref().map(|head| head.blob.etag.clone()));
+                }
+                Next::ReadAuthority => {
+                    self.anchor = self.look().await?;
+                    self.machine.authority(Anchor::reverse(self.anchor.as_ref()));
+                }
+                Next::Compare { etag } => {
+                    let content = self.compare(&etag).await?;
+                    if content == Content::Gone {
+                        self.pause().await;
+                    }
+                    self.machine.compared(content);
+                }
+                Next::Write { put, expected } => {
+                    let (sent, stored) = self.write(put, expected).await?;
+                    if sent != Sent::Applied {
+                        self.pause().await;
+                    }
+                    let etag = stored.as_ref().map(|head| head.blob.etag.clone());
+                    self.mirror = stored;
+                    self.machine.written(sent, etag);
+                }
+                Next::Record { .. } => {
+                    let sent = self.record().await?;
+                    self.machine.recorded(sent);
+                }
+                Next::Done(ending) => return Ok(ending),
+            }
+        }
+    }
+
+    fn blob(&self) -> &Arc<dyn BlobStore> {
+        self.anchored.blob()
+    }
+
+    async fn pause(&self) {
+        self.anchored.converger.clock().sleep(PAUSE).await;
+    }
+
+    async fn look(&self) -> Result<Option<Anchor>> {
+        let anchor = self.anchored.control().anchor(self.pathname).await?;
+        if anchor.as_ref().is_none_or(|anchor| anchor.state != AnchorState::Pending) {
+            return Ok(anchor);
+        }
+        self.anchored.finish(self.pathname).await?;
+        let anchor = self.anchored.control().anchor(self.pathname).await?;
+        if anchor.as_ref().is_some_and(|anchor| anchor.state == AnchorState::Pending) {
+            return Err(Error::new(ErrorKind::Busy, "mirror a blob")
+                .key(self.pathname)
+                .message("its items are not all stored yet"));
+        }
+        Ok(anchor)
+    }
+
+    /// Whose content Blob holds under this ETag.
+    async fn compare(&mut self, etag: &crate::blob::ETag) -> Result<Content> {
+        let held = self.anchor.as_ref().filter(|anchor| anchor.head.is_some());
+        if held.and_then(Anchor::etag).as_ref() == Some(etag) {
+            return Ok(Content::Same);
+        }
+        if self.put.contains(etag) {
+            return Ok(Content::Ours);
+        }
+        if self.looks < PATIENCE {
+            self.looks += 1;
+            return Ok(Content::Gone);
+        }
+        let Some(ListedBlob { size, .. }) = self.mirror.as_ref().map(|head| &head.blob) else {
+            return Ok(Content::Gone);
+        };
+        let intents = self.anchored.control().intents().await?;
+        if intents.iter().any(|intent| intent.any_content && intent.pathnames.contains(self.pathname)) {
+            return Ok(Content::Ours);
+        }
+        let fetched = match self.anchored.converger.fetcher.fetch(self.pathname, etag, *size).await {
+            // Longer than anything of ours.
+            Err(error) if error.kind() == ErrorKind::Unrepresentable => return Ok(Content::Other),
+            fetched => fetched?,
+        };
+        let Fetched::Body { body, .. } = fetched else { return Ok(Content::Gone) };
+        let sha256 = body.sha256();
+        if held.and_then(|anchor| anchor.head.as_ref()).is_some_and(|head| head.sha256 == sha256) {
+            return Ok(Content::Same);
+        }
+        // Read after the blob: what was put before that was named by an intent that is open, or by the anchor.
+        let named = intents.iter().any(|intent| intent.names(self.pathname, sha256));
+        Ok(if named { Content::Ours } else { Content::Other })
+    }
+
+    /// Puts or deletes, and looks what Blob holds since then.
+    async fn write(
+        &mut self,
+        put: bool,
+        expected: Option<crate::blob::ETag>,
+    ) -> Result<(Sent, Option<Head>)> {
+        self.anchored.converger.permit.check()?;
+        let sent = if put {
+            let anchor = self.anchor.as_ref();
+            let held = anchor.and_then(|anchor| Some((anchor, anchor.head.as_ref()?)));
+            let (anchor, head) = held.expect("invariant: what is put is there");
+            let offered = self.offered.filter(|offered| offered.sha256() == head.sha256);
+            let body = match offered {
+                Some(body) => body.clone(),
+                None => match self.anchored.body_of(anchor).await {
+                    // Replaced meanwhile, or damaged: then this comes again, until it is told.
+                    Err(error) if error.kind() == ErrorKind::Corrupt => return Ok((Sent::Refused, None)),
+                    body => body?,
+                },
+            };
+            let options = PutOptions {
+                allow_overwrite: expected.is_some(),
+                if_match: expected,
+                content_type: Some(head.content_type.clone()),
+                cache_control_max_age: max_age(&head.cache_control),
+                ..PutOptions::default()
+            };
+            self.blob().put(self.pathname, body.body(), &options).await.map(|head| Some(head.blob.etag))
+        } else {
+            let deleted = self.blob().delete(std::slice::from_ref(self.pathname), expected.as_ref()).await;
+            deleted.map(|()| None)
+        };
+        let etag = match sent {
+            Ok(etag) => etag,
+            Err(error) => return Ok((outcome(error)?, None)),
+        };
+        let Some(etag) = etag else { return Ok((Sent::Applied, None)) };
+        self.put.push(etag.clone());
+        // Its reply has no time.
+        let head = self.blob().head(self.pathname).await?.filter(|head| head.blob.etag == etag);
+        Ok((if head.is_some() { Sent::Applied } else { Sent::Refused }, head))
+    }
+
+    /// Writes the anchor anew: Blob is equal to it.
+    async fn record(&mut self) -> Result<Sent> {
+        let rev = names::new_rev();
+        let seen = self.anchor.as_ref();
+        let mut anchor = match seen {
+            Some(seen) => Anchor { rev, behind: None, ..seen.clone() },
+            None => Anchor::tombstone(self.pathname.clone(), rev),
+        };
+        if let (Some(head), Some(mirror)) = (&mut anchor.head, &self.mirror) {
+            head.etag = mirror.blob.etag.clone();
+            head.blob_etag = mirror.blob.etag.clone();
+            head.blob_uploaded_at = Some(mirror.blob.uploaded_at).filter(|at| *at != head.uploaded_at);
+        }
+        self.replace(&anchor).await
+    }
+
+    async fn renew(&self) -> Result<Sent> {
+        let rev = names::new_rev();
+        self.replace(&match &self.anchor {
+            Some(seen) => Anchor { rev, ..seen.clone() },
+            None => Anchor::tombstone(self.pathname.clone(), rev),
+        })
+        .await
+    }
+
+    async fn replace(&self, anchor: &Anchor) -> Result<Sent> {
+        self.anchored.converger.permit.check()?;
+        let write = anchor.write(self.anchor.as_ref().map(|seen| &seen.rev));
+        match self.anchored.control().store().transact(anchor.rev.as_str(), vec![write]).await {
+            Ok(Outcome::Applied) => Ok(Sent::Applied),
+            Ok(Outcome::Refused(refusals)) => {
+                let found = refusals.first().and_then(|refusal| refusal.found.as_ref());
+                let ours = found.and_then(Anchor::rev_of).as_ref() == Some(&anchor.rev);
+                Ok(if ours { Sent::Applied } else { Sent::Refused })
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Ok(Sent::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What a failed write means.
+fn outcome(error: Error) -> Result<Sent> {
+    match error.kind() {
+        ErrorKind::LostRace | ErrorKind::AlreadyExists => Ok(Sent::Refused),
+        ErrorKind::OutcomeUnknown | ErrorKind::Corrupt | ErrorKind::Internal => Ok(Sent::Unknown),
+        _ => Err(error),
+    }
+}

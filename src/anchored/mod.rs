@@ -1,0 +1,244 @@
+//! The application's blobs where DynamoDB is the authority: a Blob store that answers from anchors.
+//!
+//! What an entity of the plan maps is read from its anchor and its retained bytes, and written in one
+//! transaction; everything else is Blob's, and passes. Afterwards [`Anchored::settle`] makes Blob equal, which
+//! is the mirror here. Nothing in here writes what is mapped to Blob before DynamoDB holds it, but for one case:
+//! a multipart upload, whose parts lie there.
+
+mod import;
+mod list;
+mod mirror;
+mod write;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::stream::{self, StreamExt as _};
+
+pub use self::import::for_blob;
+pub use self::mirror::Settled;
+use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};
+use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
+use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
+use crate::converge::{Converger, rebuild};
+use crate::error::{Error, ErrorKind, Result};
+use crate::mapping::Rule;
+use crate::target::control::{Anchor, AnchorState, Control};
+
+/// How often a body is looked for that is replaced while it is read.
+const LOOKS: u32 = 5;
+
+/// A Blob store over anchors. Clones are the same store.
+#[derive(Clone)]
+pub struct Anchored {
+    /// Both stores. Its source is Blob.
+    converger: Converger,
+    prefix: String,
+}
+
+impl std::fmt::Debug for Anchored {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Anchored").field("prefix", &self.prefix).finish_non_exhaustive()
+    }
+}
+
+impl Anchored {
+    /// The store that these two make; only what begins with `prefix` is DynamoDB's.
+    #[must_use]
+    pub fn new(converger: Converger, prefix: &str) -> Self {
+        Self { converger, prefix: prefix.to_owned() }
+    }
+
+    /// Both stores. Its source is Blob.
+    #[must_use]
+    pub const fn converger(&self) -> &Converger {
+        &self.converger
+    }
+
+    fn control(&self) -> &Control {
+        &self.converger.control
+    }
+
+    fn blob(&self) -> &Arc<dyn BlobStore> {
+        self.converger.source()
+    }
+
+    /// Whether DynamoDB holds blobs of this name.
+    fn maps(&self, pathname: &Pathname) -> bool {
+        pathname.as_str().starts_with(&self.prefix)
+            && matches!(self.converger.mapper.rule(pathname), Rule::Entity(_))
+    }
+
+    /// The anchor of what is there, the keys of its items aside; none where nothing is.
+    async fn held(&self, pathname: &Pathname) -> Result<Option<Anchor>> {
+        Ok(self.control().bare_anchor(pathname).await?.filter(|anchor| anchor.head.is_some()))
+    }
+
+    /// What is there, with its bytes; none where nothing is. Replaced meanwhile, it is the later one.
+    async fn content(&self, pathname: &Pathname) -> Result<Option<(Anchor, Spooled)>> {
+        let mut damaged: Option<(Anchor, Error)> = None;
+        for _ in 0..LOOKS {
+            let Some(anchor) = self.held(pathname).await? else { return Ok(None) };
+            if let Some((before, error)) = damaged
+                && before == anchor
+            {
+                return Err(error);
+            }
+            match self.body_of(&anchor).await {
+                Ok(body) => return Ok(Some((anchor, body))),
+                Err(error) if error.kind() == ErrorKind::Corrupt => damaged = Some((anchor, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, "read a body").key(pathname).message("it keeps changing; try again"))
+    }
+
+    /// The bytes of an anchor: those that were retained, else the JSON that its items make.
+    async fn body_of(&self, anchor: &Anchor) -> Result<Spooled> {
+        if let Some(body) = self.control().retained(anchor).await? {
+            return Ok(body);
+        }
+        let nothing = || {
+            Error::new(ErrorKind::Unrepresentable, "read a body")
+                .key(&anchor.pathname)
+                .message("DynamoDB has neither its bytes nor what they are rebuilt from")
+        };
+        let skeleton = self.control().skeleton(anchor).await?.ok_or_else(nothing)?;
+        let Rule::Entity(entity) = self.converger.mapper.rule(&anchor.pathname) else {
+            return Err(nothing());
+        };
+        let rev = anchor.rev.clone();
+        let complete = self.control().with_keys(anchor.clone()).await?.filter(|anchor| anchor.rev == rev);
+        let moved =
+            || Error::new(ErrorKind::Corrupt, "read a body").key(&anchor.pathname).message("it changed");
+        let complete = complete.ok_or_else(moved)?;
+        let mut spool = Spool::new(MEMORY_BYTES_MAX);
+        let mapper = (self.converger.mapper.as_ref(), entity);
+        rebuild(self.control(), mapper, &complete, &skeleton, |bytes| spool.push(bytes)).await?;
+        Ok(spool.finish())
+    }
+}
+
+/// What a listing says of an anchor; none where it holds nothing.
+fn listed(anchor: &Anchor) -> Option<ListedBlob> {
+    let head = anchor.head.as_ref()?;
+    Some(ListedBlob {
+        pathname: anchor.pathname.clone(),
+        size: head.size,
+        uploaded_at: head.uploaded_at,
+        etag: anchor.etag()?,
+        url: String::new(),
+        download_url: String::new(),
+    })
+}
+
+/// What `head` says of an anchor; none where it holds nothing.
+fn head_of(anchor: &Anchor) -> Option<Head> {
+    let head = anchor.head.as_ref()?;
+    Some(Head {
+        blob: listed(anchor)?,
+        content_disposition: media::content_disposition(&anchor.pathname, &head.content_type),
+        content_type: head.content_type.clone(),
+        cache_control: head.cache_control.clone(),
+    })
+}
+
+/// Whether Blob alone has the content: it could not be mapped.
+fn is_left_to_blob(anchor: &Anchor) -> bool {
+    matches!(anchor.state, AnchorState::Quarantined { .. })
+}
+
+#[async_trait]
+impl BlobStore for Anchored {
+    async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
+        if !self.maps(pathname) {
+            return self.blob().head(pathname).await;
+        }
+        match self.held(pathname).await? {
+            Some(anchor) if is_left_to_blob(&anchor) => self.blob().head(pathname).await,
+            anchor => Ok(anchor.as_ref().and_then(head_of)),
+        }
+    }
+
+    async fn list(&self, request: &ListRequest) -> Result<ListPage> {
+        self.page(request).await
+    }
+
+    async fn get(&self, pathname: &Pathname, options: &GetOptions) -> Result<Option<Content>> {
+        if !self.maps(pathname) {
+            return self.blob().get(pathname, options).await;
+        }
+        if self.held(pathname).await?.is_some_and(|anchor| is_left_to_blob(&anchor)) {
+            return self.blob().get(pathname, options).await;
+        }
+        let Some((anchor, body)) = self.content(pathname).await? else { return Ok(None) };
+        let Some(head) = head_of(&anchor) else { return Ok(None) };
+        Ok(Some(Content {
+            etag: head.blob.etag,
+            size: body.length(),
+            last_modified: Some(head.blob.uploaded_at),
+            content_type: head.content_type,
+            content_disposition: head.content_disposition,
+            cache_control: head.cache_control,
+            body: body.part(options.range),
+        }))
+    }
+
+    async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
+        self.store(pathname, body, options).await
+    }
+
+    async fn copy(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
+        self.copied(from, to, options, false).await
+    }
+
+    async fn rename(&self, from: &Pathname, to: &Pathname, options: &PutOptions) -> Result<Head> {
+        self.copied(from, to, options, true).await
+    }
+
+    async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
+        if if_match.is_some() && pathnames.len() != 1 {
+            return Err(Error::new(ErrorKind::Usage, "delete blobs")
+                .message("a condition is for one blob, not for several"));
+        }
+        let (mapped, others): (Vec<_>, Vec<_>) =
+            pathnames.iter().cloned().partition(|pathname| self.maps(pathname));
+        if !others.is_empty() {
+            self.blob().delete(&others, if_match).await?;
+        }
+        let mut removing = stream::iter(mapped)
+            .map(|pathname: Pathname| async move { self.remove(&pathname, if_match).await })
+            .buffer_unordered(write::CONCURRENCY);
+        let mut first = Ok(());
+        while let Some(removed) = removing.next().await {
+            if first.is_ok() {
+                first = removed;
+            }
+        }
+        first
+    }
+
+    async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {
+        self.begin_import(pathname, options).await
+    }
+
+    async fn upload_part(
+        &self,
+        pathname: &Pathname,
+        upload: &Upload,
+        number: u32,
+        body: Body,
+    ) -> Result<Part> {
+        self.blob().upload_part(pathname, &import::begun(upload).1, number, body).await
+    }
+
+    async fn complete_multipart(
+        &self,
+        pathname: &Pathname,
+        upload: &Upload,
+        parts: &[Part],
+        options: &PutOptions,
+    ) -> Result<Head> {
+        self.import(pathname, upload, parts, options).await
+    }
+}

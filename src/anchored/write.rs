@@ -1,0 +1,194 @@
+//! Writes of blobs that DynamoDB holds.
+
+use std::time::Duration;
+
+use super::{Anchored, head_of, is_left_to_blob};
+use crate::blob::store::PutOptions;
+use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, suffix};
+use crate::converge::LONG_BODY_BYTES_MAX;
+use crate::converge::author::{Beside, Demand, NewVersion, Try};
+use crate::error::{Error, ErrorKind, Result};
+use crate::target::control::Anchor;
+
+/// How many blobs of one delete are removed at a time.
+pub(super) const CONCURRENCY: usize = 8;
+/// How often a copy begins anew whose source changes.
+const ATTEMPTS: u32 = 8;
+
+impl Anchored {
+    pub(super) async fn store(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
+        let pathname = named(pathname, options);
+        if !self.maps(&pathname) {
+            let options = PutOptions { add_random_suffix: false, ..options.clone() };
+            return self.blob().put(&pathname, body, &options).await;
+        }
+        let body = body.spool(LONG_BODY_BYTES_MAX).await?;
+        let new = version(&pathname, body, options);
+        self.stored(&self.converger.author(&pathname, Some(&new), demand(options)).await?)
+    }
+
+    pub(super) async fn remove(&self, pathname: &Pathname, if_match: Option<&ETag>) -> Result<()> {
+        let demand = Demand { overwrite: true, if_match, request: None };
+        self.converger.author(pathname, None, demand).await.map(drop)
+    }
+
+    /// Copies; with `rename`, the source goes: in the same transaction where both are DynamoDB's.
+    pub(super) async fn copied(
+        &self,
+        from: &Pathname,
+        to: &Pathname,
+        options: &PutOptions,
+        rename: bool,
+    ) -> Result<Head> {
+        let operation = if rename { "rename a blob" } else { "copy a blob" };
+        if rename && from == to {
+            return Err(Error::new(ErrorKind::Usage, operation)
+                .key(from)
+                .message("the new pathname is the old one"));
+        }
+        let to = named(to, options);
+        let options = PutOptions { add_random_suffix: false, ..options.clone() };
+        match (self.maps(from), self.maps(&to)) {
+            (false, false) if rename => self.blob().rename(from, &to, &options).await,
+            (false, false) => self.blob().copy(from, &to, &options).await,
+            (true, true) => self.copied_within(operation, from, &to, &options, rename).await,
+            (_, within) => {
+                let (body, etag) = self.source(operation, from, options.if_match.as_ref()).await?;
+                let unconditional = PutOptions { if_match: None, ..options.clone() };
+                let head = if within {
+                    let new = version(&to, body, &unconditional);
+                    self.stored(&self.converger.author(&to, Some(&new), demand(&unconditional)).await?)?
+                } else {
+                    self.blob().put(&to, body.body(), &unconditional).await?
+                };
+                if rename {
+                    self.delete(std::slice::from_ref(from), Some(&etag)).await?;
+                }
+                Ok(head)
+            }
+        }
+    }
+
+    async fn copied_within(
+        &self,
+        operation: &'static str,
+        from: &Pathname,
+        to: &Pathname,
+        options: &PutOptions,
+        rename: bool,
+    ) -> Result<Head> {
+        let demand = Demand { if_match: None, ..demand(options) };
+        for _ in 0..ATTEMPTS {
+            // A repeated rename finds its source gone, and its own write.
+            if let Some(own) = self.own(to, options).await? {
+                return self.stored(&own);
+            }
+            let (anchor, body) = self.content(from).await?.ok_or_else(|| absent(operation, from))?;
+            if let Some(expected) = &options.if_match
+                && !anchor.is_named(expected)
+            {
+                return Err(Error::new(ErrorKind::LostRace, operation)
+                    .key(from)
+                    .message(format!("the store does not hold {expected}")));
+            }
+            let Some(anchor) = self.control().with_keys(anchor).await? else { continue };
+            let new = version(to, body, options);
+            let beside = Beside { anchor: &anchor, remove: rename };
+            if let Try::Stored(anchor) =
+                self.converger.author_once(to, Some(&new), demand, Some(beside)).await?
+            {
+                return self.stored(&anchor);
+            }
+        }
+        Err(Error::new(ErrorKind::Busy, operation).key(from).message("it keeps changing; try again"))
+    }
+
+    /// What an earlier attempt of the same request stored.
+    pub(super) async fn own(&self, pathname: &Pathname, options: &PutOptions) -> Result<Option<Anchor>> {
+        if options.request.is_none() {
+            return Ok(None);
+        }
+        Ok(self.held(pathname).await?.filter(|anchor| anchor.request == options.request))
+    }
+
+    /// The bytes to copy, and the ETag of what has them.
+    async fn source(
+        &self,
+        operation: &'static str,
+        from: &Pathname,
+        if_match: Option<&ETag>,
+    ) -> Result<(Spooled, ETag)> {
+        let (body, etag) = if self.maps(from) {
+            let (anchor, body) = self.content(from).await?.ok_or_else(|| absent(operation, from))?;
+            let etag = anchor.etag().ok_or_else(|| absent(operation, from))?;
+            (body, if_match.filter(|expected| anchor.is_named(expected)).cloned().unwrap_or(etag))
+        } else {
+            let head = self.blob().head(from).await?.ok_or_else(|| absent(operation, from))?;
+            let fetched = self.converger.fetcher.fetch(from, &head.blob.etag, head.blob.size).await?;
+            let Fetched::Body { body, .. } = fetched else {
+                return Err(Error::new(ErrorKind::LostRace, operation).key(from).message("it changed"));
+            };
+            (body, head.blob.etag)
+        };
+        match if_match {
+            Some(expected) if *expected != etag => Err(Error::new(ErrorKind::LostRace, operation)
+                .key(from)
+                .message(format!("the store holds {etag}, not {expected}"))),
+            _ => Ok((body, etag)),
+        }
+    }
+
+    pub(super) fn stored(&self, anchor: &Anchor) -> Result<Head> {
+        head_of(anchor).filter(|_| !is_left_to_blob(anchor)).ok_or_else(|| {
+            Error::new(ErrorKind::Internal, "write to DynamoDB")
+                .key(&anchor.pathname)
+                .message("nothing was stored")
+        })
+    }
+}
+
+/// The name that a write is for.
+fn named(pathname: &Pathname, options: &PutOptions) -> Pathname {
+    if options.add_random_suffix { suffix::with(pathname, &suffix::random()) } else { pathname.clone() }
+}
+
+pub(super) fn demand(options: &PutOptions) -> Demand<'_> {
+    Demand {
+        overwrite: options.allow_overwrite,
+        if_match: options.if_match.as_ref(),
+        request: options.request.as_deref(),
+    }
+}
+
+fn version(pathname: &Pathname, body: Spooled, options: &PutOptions) -> NewVersion {
+    NewVersion {
+        body,
+        content_type: options.content_type.clone().unwrap_or_else(|| media::content_type_of(pathname)),
+        cache_control: media::cache_control(options.cache_control_max_age),
+        imported: None,
+    }
+}
+
+/// How long caches may keep a blob, from the form in which `head` tells it.
+pub(super) fn max_age(cache_control: &str) -> Option<Duration> {
+    let seconds = cache_control.split(',').find_map(|part| part.trim().strip_prefix("max-age="))?;
+    Some(Duration::from_secs(seconds.parse().ok()?))
+}
+
+fn absent(operation: &'static str, pathname: &Pathname) -> Error {
+    Error::new(ErrorKind::NotFound, operation).key(pathname).message("no such blob")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_is_read_as_it_is_told() {
+        for seconds in [60, 2_592_000] {
+            let age = Duration::from_secs(seconds);
+            assert_eq!(max_age(&media::cache_control(Some(age))), Some(age));
+        }
+        assert_eq!(max_age("no-store"), None);
+    }
+}
