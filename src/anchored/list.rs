@@ -10,7 +10,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
 use serde::{Deserialize, Serialize};
 
-use super::{Anchored, listed};
+use super::Anchored;
 use crate::blob::{ListPage, ListRequest, ListedBlob};
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::control::{Anchor, names};
@@ -144,7 +144,7 @@ impl<'a> Shards<'a> {
             let Some(anchor) = first.and_then(|shard| shard.read.pop_front()) else { break };
             self.next = match folder_of(anchor.pathname.as_str(), request) {
                 Some(folder) => Some(Entry::Folder(folder.to_owned())),
-                None => listed(&anchor).map(Entry::Blob),
+                None => anchored.listed(&anchor).map(Entry::Blob),
             };
         }
         Ok(self.next.as_ref())

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::Anchored;
 use super::write::max_age;
 use crate::blob::store::PutOptions;
-use crate::blob::{BlobStore, Fetched, Head, ListedBlob, Pathname, Spooled};
-use crate::converge::Converger;
+use crate::blob::{BlobStore, ETag, Fetched, Head, ListedBlob, Pathname, Spooled};
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Rules;
 use crate::protocol::converge::Purpose;
@@ -25,7 +24,7 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settled {
     /// What came of it.
-    pub ending: Ending<crate::blob::ETag>,
+    pub ending: Ending<ETag>,
     /// Whether a request to Blob got no answer, and may land yet.
     pub unanswered: bool,
 }
@@ -42,16 +41,7 @@ impl Anchored {
         purpose: Purpose,
         offered: Option<&Spooled>,
     ) -> Result<Settled> {
-        let mut run = Run {
-            anchored: self,
-            pathname,
-            machine: Reverse::new(Rules::SOUND, purpose, ATTEMPTS),
-            mirror: None,
-            anchor: None,
-            offered,
-            put: Vec::new(),
-            looks: 0,
-        };
+        let mut run = Run::new(self, pathname, purpose, offered);
         let mut ending = run.drive().await?;
         // A request to DynamoDB that is on its way finds another rev.
         let foreign = matches!(ending, Ending::Foreign { .. });
@@ -63,45 +53,130 @@ impl Anchored {
 
     /// Brings the items of a pathname up to its anchor: a large write that was begun, and not finished.
     async fn finish(&self, pathname: &Pathname) -> Result<()> {
-        let mut converger: Converger = self.converger.clone();
-        converger.fetcher.source = Arc::new(self.clone());
-        converger.converge(pathname, Purpose::Reconcile).await.map(drop)
+        self.of_items().converge(pathname, Purpose::Reconcile).await.map(drop)
     }
+
+    /// Stores an anchor anew, if the one that was seen is still there.
+    pub(super) async fn replace(&self, seen: Option<&Anchor>, anchor: &Anchor) -> Result<Sent> {
+        self.converger.permit.check()?;
+        let write = anchor.write(seen.map(|seen| &seen.rev));
+        match self.control().store().transact(anchor.rev.as_str(), vec![write]).await {
+            Ok(Outcome::Applied) => Ok(Sent::Applied),
+            Ok(Outcome::Refused(refusals)) => {
+                let found = refusals.first().and_then(|refusal| refusal.found.as_ref());
+                let ours = found.and_then(Anchor::rev_of).as_ref() == Some(&anchor.rev);
+                Ok(if ours { Sent::Applied } else { Sent::Refused })
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Ok(Sent::Unknown),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether Blob is equal to the anchor of a pathname, and how not; changes nothing.
+    ///
+    /// # Errors
+    /// What the stores report.
+    pub async fn judge(&self, pathname: &Pathname) -> Result<(Judged, Option<ListedBlob>, Option<Anchor>)> {
+        let mut run = Run { writes: false, ..Run::new(self, pathname, Purpose::Reconcile, None) };
+        loop {
+            let judged = match run.machine.next() {
+                Next::Write { put: false, .. } => Judged::Extra,
+                Next::Write { put: true, expected: None } => Judged::Missing,
+                Next::Write { put: true, expected: Some(_) } => Judged::Stale,
+                // The anchor does not say so yet.
+                Next::Record { .. } | Next::Done(Ending::Equal | Ending::Written) => Judged::Equal,
+                Next::Done(Ending::Foreign { .. }) => Judged::Foreign,
+                Next::Done(Ending::GaveUp) => Judged::Moving,
+                Next::ReadMirror | Next::ReadAuthority | Next::Compare { .. } => {
+                    run.look_once().await?;
+                    continue;
+                }
+            };
+            return Ok((judged, run.mirror.map(|head| head.blob), run.anchor));
+        }
+    }
+}
+
+/// How Blob stands to an anchor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Judged {
+    /// It is equal.
+    Equal,
+    /// It lacks the blob.
+    Missing,
+    /// It has a blob that was deleted.
+    Extra,
+    /// It has an older version.
+    Stale,
+    /// It has what this migration did not write.
+    Foreign,
+    /// It did not hold still.
+    Moving,
 }
 
 struct Run<'a> {
     anchored: &'a Anchored,
     pathname: &'a Pathname,
-    machine: Reverse<crate::blob::ETag, crate::protocol::Rev>,
+    machine: Reverse<ETag, crate::protocol::Rev>,
     /// What Blob holds.
     mirror: Option<Head>,
     anchor: Option<Anchor>,
     offered: Option<&'a Spooled>,
     /// What this run put.
-    put: Vec<crate::blob::ETag>,
+    put: Vec<ETag>,
     /// How often something was found that the anchor does not name.
     looks: u8,
+    /// Whether it may write.
+    writes: bool,
 }
 
-impl Run<'_> {
-    async fn drive(&mut self) -> Result<Ending<crate::blob::ETag>> {
+impl<'a> Run<'a> {
+    const fn new(
+        anchored: &'a Anchored,
+        pathname: &'a Pathname,
+        purpose: Purpose,
+        offered: Option<&'a Spooled>,
+    ) -> Self {
+        Self {
+            anchored,
+            pathname,
+            machine: Reverse::new(Rules::SOUND, purpose, ATTEMPTS),
+            mirror: None,
+            anchor: None,
+            offered,
+            put: Vec::new(),
+            looks: 0,
+            writes: true,
+        }
+    }
+
+    /// Does the next step, if it is a look.
+    async fn look_once(&mut self) -> Result<()> {
+        match self.machine.next() {
+            Next::ReadMirror => {
+                self.mirror = self.blob().head(self.pathname).await?;
+                self.machine.mirror(self.mirror.as_ref().map(|head| head.blob.etag.clone()));
+            }
+            Next::ReadAuthority => {
+                self.anchor = self.look().await?;
+                self.machine.authority(Anchor::reverse(self.anchor.as_ref()));
+            }
+            Next::Compare { etag } => {
+                let content = self.compare(&etag).await?;
+                if content == Content::Gone {
+                    self.pause().await;
+                }
+                self.machine.compared(content);
+            }
+            Next::Write { .. } | Next::Record { .. } | Next::Done(_) => {}
+        }
+        Ok(())
+    }
+
+    async fn drive(&mut self) -> Result<Ending<ETag>> {
         loop {
             match self.machine.next() {
-                Next::ReadMirror => {
-                    self.mirror = self.blob().head(self.pathname).await?;
-                    self.machine.mirror(self.mirror.as_ref().map(|head| head.blob.etag.clone()));
-                }
-                Next::ReadAuthority => {
-                    self.anchor = self.look().await?;
-                    self.machine.authority(Anchor::reverse(self.anchor.as_ref()));
-                }
-                Next::Compare { etag } => {
-                    let content = self.compare(&etag).await?;
-                    if content == Content::Gone {
-                        self.pause().await;
-                    }
-                    self.machine.compared(content);
-                }
+                Next::ReadMirror | Next::ReadAuthority | Next::Compare { .. } => self.look_once().await?,
                 Next::Write { put, expected } => {
                     let (sent, stored) = self.write(put, expected).await?;
                     if sent != Sent::Applied {
@@ -130,7 +205,7 @@ impl Run<'_> {
 
     async fn look(&self) -> Result<Option<Anchor>> {
         let anchor = self.anchored.control().anchor(self.pathname).await?;
-        if anchor.as_ref().is_none_or(|anchor| anchor.state != AnchorState::Pending) {
+        if !self.writes || anchor.as_ref().is_none_or(|anchor| anchor.state != AnchorState::Pending) {
             return Ok(anchor);
         }
         self.anchored.finish(self.pathname).await?;
@@ -144,7 +219,7 @@ impl Run<'_> {
     }
 
     /// Whose content Blob holds under this ETag.
-    async fn compare(&mut self, etag: &crate::blob::ETag) -> Result<Content> {
+    async fn compare(&mut self, etag: &ETag) -> Result<Content> {
         let held = self.anchor.as_ref().filter(|anchor| anchor.head.is_some());
         if held.and_then(Anchor::etag).as_ref() == Some(etag) {
             return Ok(Content::Same);
@@ -179,11 +254,7 @@ impl Run<'_> {
     }
 
     /// Puts or deletes, and looks what Blob holds since then.
-    async fn write(
-        &mut self,
-        put: bool,
-        expected: Option<crate::blob::ETag>,
-    ) -> Result<(Sent, Option<Head>)> {
+    async fn write(&mut self, put: bool, expected: Option<ETag>) -> Result<(Sent, Option<Head>)> {
         self.anchored.converger.permit.check()?;
         let sent = if put {
             let anchor = self.anchor.as_ref();
@@ -234,31 +305,16 @@ impl Run<'_> {
             head.blob_etag = mirror.blob.etag.clone();
             head.blob_uploaded_at = Some(mirror.blob.uploaded_at).filter(|at| *at != head.uploaded_at);
         }
-        self.replace(&anchor).await
+        self.anchored.replace(self.anchor.as_ref(), &anchor).await
     }
 
     async fn renew(&self) -> Result<Sent> {
         let rev = names::new_rev();
-        self.replace(&match &self.anchor {
+        let anchor = match &self.anchor {
             Some(seen) => Anchor { rev, ..seen.clone() },
             None => Anchor::tombstone(self.pathname.clone(), rev),
-        })
-        .await
-    }
-
-    async fn replace(&self, anchor: &Anchor) -> Result<Sent> {
-        self.anchored.converger.permit.check()?;
-        let write = anchor.write(self.anchor.as_ref().map(|seen| &seen.rev));
-        match self.anchored.control().store().transact(anchor.rev.as_str(), vec![write]).await {
-            Ok(Outcome::Applied) => Ok(Sent::Applied),
-            Ok(Outcome::Refused(refusals)) => {
-                let found = refusals.first().and_then(|refusal| refusal.found.as_ref());
-                let ours = found.and_then(Anchor::rev_of).as_ref() == Some(&anchor.rev);
-                Ok(if ours { Sent::Applied } else { Sent::Refused })
-            }
-            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => Ok(Sent::Unknown),
-            Err(error) => Err(error),
-        }
+        };
+        self.anchored.replace(self.anchor.as_ref(), &anchor).await
     }
 }
 

@@ -5,6 +5,7 @@
 //! is the mirror here. Nothing in here writes what is mapped to Blob before DynamoDB holds it, but for one case:
 //! a multipart upload, whose parts lie there.
 
+mod foreign;
 mod import;
 mod list;
 mod mirror;
@@ -16,14 +17,14 @@ use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 
 pub use self::import::for_blob;
-pub use self::mirror::Settled;
+pub use self::mirror::{Judged, Settled};
 use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
 use crate::converge::{Converger, rebuild};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Rule;
-use crate::target::control::{Anchor, AnchorState, Control};
+use crate::target::control::{Anchor, AnchorState, BodyForm, Control};
 
 /// How often a body is looked for that is replaced while it is read.
 const LOOKS: u32 = 5;
@@ -34,6 +35,16 @@ pub struct Anchored {
     /// Both stores. Its source is Blob.
     converger: Converger,
     prefix: String,
+    answers: Answers,
+}
+
+/// What is said of a version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answers {
+    /// What clients are told: the MD5 of its bytes.
+    Clients,
+    /// What its anchor compares: Blob's own ETag, and bytes as they came.
+    Anchors,
 }
 
 impl std::fmt::Debug for Anchored {
@@ -46,7 +57,61 @@ impl Anchored {
     /// The store that these two make; only what begins with `prefix` is DynamoDB's.
     #[must_use]
     pub fn new(converger: Converger, prefix: &str) -> Self {
-        Self { converger, prefix: prefix.to_owned() }
+        Self { converger, prefix: prefix.to_owned(), answers: Answers::Clients }
+    }
+
+    /// The same store with the ETags by which anchors are compared: as a source that items are held against.
+    #[must_use]
+    pub fn as_source(&self) -> Self {
+        Self { answers: Answers::Anchors, ..self.clone() }
+    }
+
+    /// A converger that makes items equal to what their anchors say.
+    #[must_use]
+    pub fn of_items(&self) -> Converger {
+        let mut converger = self.converger.clone();
+        converger.fetcher.source = Arc::new(self.as_source());
+        converger
+    }
+
+    fn etag(&self, anchor: &Anchor) -> Option<ETag> {
+        match self.answers {
+            Answers::Clients => anchor.etag(),
+            Answers::Anchors => anchor.head.as_ref().map(|head| head.etag.clone()),
+        }
+    }
+
+    /// What a listing says of an anchor; none where it holds nothing.
+    fn listed(&self, anchor: &Anchor) -> Option<ListedBlob> {
+        let head = anchor.head.as_ref()?;
+        Some(ListedBlob {
+            pathname: anchor.pathname.clone(),
+            size: head.size,
+            uploaded_at: head.uploaded_at,
+            etag: self.etag(anchor)?,
+            url: String::new(),
+            download_url: String::new(),
+        })
+    }
+
+    /// What `head` says of an anchor; none where it holds nothing.
+    fn head_of(&self, anchor: &Anchor) -> Option<Head> {
+        let head = anchor.head.as_ref()?;
+        Some(Head {
+            blob: self.listed(anchor)?,
+            content_disposition: media::content_disposition(&anchor.pathname, &head.content_type),
+            content_type: head.content_type.clone(),
+            cache_control: head.cache_control.clone(),
+        })
+    }
+
+    /// Whether Blob alone has the content: it could not be mapped; or, for comparisons, it was too long to be
+    /// retained.
+    fn is_left_to_blob(&self, anchor: &Anchor) -> bool {
+        let rebuilt = anchor.body.as_ref().is_some_and(|body| body.form == BodyForm::Skeleton);
+        let equal = anchor.behind.is_none();
+        matches!(anchor.state, AnchorState::Quarantined { .. })
+            || (self.answers == Answers::Anchors && rebuilt && equal)
     }
 
     /// Both stores. Its source is Blob.
@@ -119,35 +184,6 @@ impl Anchored {
     }
 }
 
-/// What a listing says of an anchor; none where it holds nothing.
-fn listed(anchor: &Anchor) -> Option<ListedBlob> {
-    let head = anchor.head.as_ref()?;
-    Some(ListedBlob {
-        pathname: anchor.pathname.clone(),
-        size: head.size,
-        uploaded_at: head.uploaded_at,
-        etag: anchor.etag()?,
-        url: String::new(),
-        download_url: String::new(),
-    })
-}
-
-/// What `head` says of an anchor; none where it holds nothing.
-fn head_of(anchor: &Anchor) -> Option<Head> {
-    let head = anchor.head.as_ref()?;
-    Some(Head {
-        blob: listed(anchor)?,
-        content_disposition: media::content_disposition(&anchor.pathname, &head.content_type),
-        content_type: head.content_type.clone(),
-        cache_control: head.cache_control.clone(),
-    })
-}
-
-/// Whether Blob alone has the content: it could not be mapped.
-fn is_left_to_blob(anchor: &Anchor) -> bool {
-    matches!(anchor.state, AnchorState::Quarantined { .. })
-}
-
 #[async_trait]
 impl BlobStore for Anchored {
     async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
@@ -155,8 +191,10 @@ impl BlobStore for Anchored {
             return self.blob().head(pathname).await;
         }
         match self.held(pathname).await? {
-            Some(anchor) if is_left_to_blob(&anchor) => self.blob().head(pathname).await,
-            anchor => Ok(anchor.as_ref().and_then(head_of)),
+            Some(anchor) if self.answers == Answers::Clients && self.is_left_to_blob(&anchor) => {
+                self.blob().head(pathname).await
+            }
+            anchor => Ok(anchor.and_then(|anchor| self.head_of(&anchor))),
         }
     }
 
@@ -168,11 +206,11 @@ impl BlobStore for Anchored {
         if !self.maps(pathname) {
             return self.blob().get(pathname, options).await;
         }
-        if self.held(pathname).await?.is_some_and(|anchor| is_left_to_blob(&anchor)) {
+        if self.held(pathname).await?.is_some_and(|anchor| self.is_left_to_blob(&anchor)) {
             return self.blob().get(pathname, options).await;
         }
         let Some((anchor, body)) = self.content(pathname).await? else { return Ok(None) };
-        let Some(head) = head_of(&anchor) else { return Ok(None) };
+        let Some(head) = self.head_of(&anchor) else { return Ok(None) };
         Ok(Some(Content {
             etag: head.blob.etag,
             size: body.length(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Anchored, head_of, is_left_to_blob};
+use super::Anchored;
 use crate::blob::store::PutOptions;
 use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, suffix};
 use crate::converge::LONG_BODY_BYTES_MAX;
@@ -139,7 +139,7 @@ impl Anchored {
     }
 
     pub(super) fn stored(&self, anchor: &Anchor) -> Result<Head> {
-        head_of(anchor).filter(|_| !is_left_to_blob(anchor)).ok_or_else(|| {
+        self.head_of(anchor).ok_or_else(|| {
             Error::new(ErrorKind::Internal, "write to DynamoDB")
                 .key(&anchor.pathname)
                 .message("nothing was stored")

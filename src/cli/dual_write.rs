@@ -26,6 +26,7 @@ use crate::dual_write::once::{Once, OnceReport};
 use crate::dual_write::serve::{Serve, ServeReport};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::plan::Span;
+use crate::protocol::phase::Authority;
 use crate::sweep::Level;
 
 /// Keep DynamoDB equal to Blob while the application writes
@@ -219,7 +220,8 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
         monitor: args.monitor,
     };
     let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
-    let good = report.clean && report.intents_left == 0 && report.backfill.is_some();
+    let loaded = report.backfill.is_some() || report.authority == Some(Authority::Target);
+    let good = report.clean && report.intents_left == 0 && loaded;
     context.output.report(&ServedReport { command: "dual-write", served: &report, asked: stores.asked() })?;
     Ok(if good { Exit::Done } else { Exit::SomeKeysFailed })
 }
@@ -252,8 +254,9 @@ struct ServedReport<'a> {
 
 impl Report for ServedReport<'_> {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
-        let ServeReport { gateway, backfill, sweeps, bypassed, replay, intents_left, clean, .. } =
-            self.served;
+        let ServeReport {
+            gateway, authority, backfill, sweeps, bypassed, replay, intents_left, clean, ..
+        } = self.served;
         if let Some(counts) = gateway {
             let [written, refused, in_doubt, unnoted] =
                 [counts.written, counts.refused, counts.in_doubt, counts.unnoted].map(HumanCount);
@@ -264,6 +267,9 @@ impl Report for ServedReport<'_> {
         }
         match backfill {
             Some(loaded) => writeln!(text, "backfill   {} blobs", HumanCount(loaded.mapped))?,
+            None if *authority == Some(Authority::Target) => {
+                writeln!(text, "authority  DynamoDB: Blob is the mirror")?;
+            }
             None => writeln!(text, "backfill   not finished: the next `migrate dual-write` goes on with it")?,
         }
         let past = HumanCount(*bypassed);

@@ -12,12 +12,13 @@ use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
 use super::stores::{Asked, Stores};
+use crate::anchored::Anchored;
+use crate::blob::Pathname;
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
-use crate::protocol::phase::Authority;
-use crate::protocol::phase::Epoch;
-use crate::sweep::{Drift, Level, Sweep, SweepReport};
+use crate::protocol::phase::{Authority, Epoch};
+use crate::sweep::{BackSweep, Drift, Level, Sweep, SweepReport};
 use crate::target::control::{SessionKind, names};
 
 /// Compare both stores, in both directions
@@ -33,20 +34,30 @@ use crate::target::control::{SessionKind, names};
 ///
 /// Each full comparison is kept as evidence: two in a row that find nothing open the gate `drift-free`.
 ///
+/// Once DynamoDB is the authority, items are held against what their anchors say, and Blob, which is the mirror
+/// then, against the anchors. What Blob has that this migration did not write is `foreign`: nothing touches it
+/// but `--adopt`, which takes it over into DynamoDB, and `--discard`, which saves its bytes to a file under
+/// `.migrate/discarded/` and puts back what DynamoDB holds.
+///
 /// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
 /// "target", "detail", "diff"}], "remaining": drift after a repair, or null, "bypassed": [{"pathname", "at"}] where
-/// changes went past a gateway}],
+/// changes went past a gateway, "mirror": {"listed", "compared", "anchored", "anchors_compared"} of Blob where
+/// DynamoDB is the authority}],
 /// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
-/// Exit codes: 0 nothing differs (any more); 5 something differs, or the comparison proves nothing;
-/// 6 --repair while DynamoDB is the authority.
+/// With --adopt or --discard: {"command": "validate", "adopted": [pathname], "discarded": [[pathname, file]]}.
+///
+/// Exit codes: 0 nothing differs (any more); 2 nothing foreign is where --adopt or --discard says; 5 something
+/// differs, or the comparison proves nothing; 6 a flip is under way, or Blob is the authority, where nothing is
+/// foreign.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate validate
   migrate validate --repair
-  migrate validate --level inventory --output json")]
+  migrate validate --level inventory --output json
+  migrate validate --adopt signups/a.json --discard signups/b.json")]
 pub(crate) struct Validate {
     /// How deep to look
     #[arg(long, value_name = "LEVEL", default_value = "content")]
@@ -59,6 +70,14 @@ pub(crate) struct Validate {
     /// Compare this often in a row; stops at the first that finds something
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
     sweeps: u32,
+
+    /// Take over into DynamoDB what Blob has under this pathname and this migration did not write
+    #[arg(long, value_name = "PATHNAME", conflicts_with_all = ["repair", "sweeps", "level"])]
+    adopt: Vec<String>,
+
+    /// Save what Blob has under this pathname and this migration did not write, then put back what DynamoDB holds
+    #[arg(long, value_name = "PATHNAME", conflicts_with_all = ["repair", "sweeps", "level"])]
+    discard: Vec<String>,
 
     #[command(flatten)]
     budget: BudgetFlags,
@@ -95,21 +114,105 @@ pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Ex
     let stores = Stores::open(context).await?;
     stores.bound(args.budget);
     stores.keep_export_evidence().await?;
+    if !args.adopt.is_empty() || !args.discard.is_empty() {
+        return settle_foreign(args, context, &stores).await;
+    }
     if args.repair {
         return repair(args, context, &stores).await;
     }
-    let epoch = stores.epoch().await?.ok_or_else(|| {
+    let mode = stores.converger.control.mode().await?.ok_or_else(|| {
         Error::new(ErrorKind::WrongPhase, "validate")
             .message("nothing was migrated yet: there is nothing to compare with")
             .hint("run `migrate dual-write --once` first")
     })?;
-    let sweeps = sweep(args, context, &stores, &stores.converger, epoch).await?;
+    let under = Under { authority: mode.phase.authority(), epoch: mode.epoch, session: String::new() };
+    let sweeps = sweep(args, context, &stores, &stores.converger, &under).await?;
     finish(context, &stores, &sweeps)
+}
+
+/// What a sweep is made under.
+struct Under {
+    authority: Authority,
+    epoch: Epoch,
+    /// The session that repairs.
+    session: String,
+}
+
+impl Under {
+    fn of(session: &Session) -> Self {
+        let mode = session.mode();
+        Self { authority: mode.phase.authority(), epoch: mode.epoch, session: session.id() }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct ForeignReport<'a> {
+    command: &'static str,
+    adopted: &'a [String],
+    discarded: Vec<(&'a str, String)>,
+}
+
+impl Report for ForeignReport<'_> {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        for pathname in self.adopted {
+            writeln!(text, "adopted    {pathname}: DynamoDB holds what Blob has")?;
+        }
+        for (pathname, file) in &self.discarded {
+            writeln!(text, "discarded  {pathname}: its bytes are in {file}, Blob has what DynamoDB holds")?;
+        }
+        writeln!(text, "next       migrate validate")
+    }
+}
+
+/// Takes over, or puts right, what this migration did not write; in the order in which it was named, until one
+/// fails.
+async fn settle_foreign(args: &Validate, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
+    let session = session(context, stores, Some(Authority::Target)).await?;
+    let converger = Converger { permit: session.permit(), ..stores.converger.clone() };
+    let anchored = Anchored::new(converger, &stores.plan.plan.source.prefix);
+    let settled = async {
+        for pathname in &args.adopt {
+            anchored.adopt(&Pathname::from(pathname.as_str())).await?;
+        }
+        let mut discarded = Vec::new();
+        for pathname in &args.discard {
+            let directory = stores.directory.join("discarded");
+            let file = anchored.discard(&Pathname::from(pathname.as_str()), &directory).await?;
+            discarded.push((pathname.as_str(), file.display().to_string()));
+        }
+        Ok::<_, Error>(discarded)
+    };
+    let settled = settled.await;
+    session.close().await?;
+    let report = ForeignReport { command: "validate", adopted: &args.adopt, discarded: settled? };
+    context.output.report(&report)?;
+    Ok(Exit::Done)
+}
+
+async fn session(context: &Context, stores: &Stores, authority: Option<Authority>) -> Result<Session> {
+    let opening = Opening {
+        kind: SessionKind::Repair,
+        name: &stores.session_name("repair")?,
+        plan_hash: &stores.plan_hash,
+        timing: &stores.plan.plan.timing,
+        directory: &stores.directory,
+        authority,
+    };
+    let control = stores.converger.control.clone();
+    control.ensure_header(&stores.header).await?;
+    Session::open(control, Arc::clone(&context.clock), opening).await
 }
 
 /// A comparison that is not kept as evidence.
 pub(super) async fn look(context: &Context, stores: &Stores, level: Level) -> anyhow::Result<Exit> {
-    let report = one(stores, &stores.converger, level, false).run(&context.events, &context.cancel).await?;
+    let sweep = one(stores, &stores.converger, level, false);
+    let mode = stores.converger.control.mode().await?;
+    let report = match mode.map(|mode| mode.phase.authority()) {
+        Some(Authority::Target) => {
+            BackSweep { sweep, session: "" }.run(&context.events, &context.cancel).await?
+        }
+        _ => sweep.run(&context.events, &context.cancel).await?,
+    };
     finish(context, stores, &[report])
 }
 
@@ -135,19 +238,9 @@ fn finish(context: &Context, stores: &Stores, sweeps: &[SweepReport]) -> anyhow:
 
 /// Under a session: whoever can write has one.
 async fn repair(args: &Validate, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
-    let opening = Opening {
-        kind: SessionKind::Repair,
-        name: &stores.session_name("repair")?,
-        plan_hash: &stores.plan_hash,
-        timing: &stores.plan.plan.timing,
-        directory: &stores.directory,
-        authority: Some(Authority::Source),
-    };
-    let control = stores.converger.control.clone();
-    control.ensure_header(&stores.header).await?;
-    let session = Session::open(control, Arc::clone(&context.clock), opening).await?;
+    let session = session(context, stores, None).await?;
     let converger = Converger { permit: session.permit(), ..stores.converger.clone() };
-    let result = sweep(args, context, stores, &converger, session.mode().epoch).await;
+    let result = sweep(args, context, stores, &converger, &Under::of(&session)).await;
     match &result {
         // An interruption is heard between requests: nothing is in flight.
         Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
@@ -161,14 +254,18 @@ async fn sweep(
     context: &Context,
     stores: &Stores,
     converger: &Converger,
-    epoch: Epoch,
+    under: &Under,
 ) -> Result<Vec<SweepReport>> {
     let mut reports = Vec::new();
     for _ in 0..args.sweeps {
-        let report = one(stores, converger, args.level.into(), args.repair)
-            .run(&context.events, &context.cancel)
-            .await?;
-        converger.control.put_sweep(&report.row(names::token(), &stores.plan_hash, epoch)).await?;
+        let sweep = one(stores, converger, args.level.into(), args.repair);
+        let report = match under.authority {
+            Authority::Source => sweep.run(&context.events, &context.cancel).await?,
+            Authority::Target => {
+                BackSweep { sweep, session: &under.session }.run(&context.events, &context.cancel).await?
+            }
+        };
+        converger.control.put_sweep(&report.row(names::token(), &stores.plan_hash, under.epoch)).await?;
         let clean = report.obstacles().is_empty();
         reports.push(report);
         if !clean {
@@ -235,6 +332,13 @@ pub(super) fn write_coverage(text: &mut dyn fmt::Write, sweep: &SweepReport) -> 
         sweep.items_compared,
         sweep.items
     )?;
+    if let Some(mirror) = &sweep.mirror {
+        writeln!(
+            text,
+            "           Blob as the mirror: {} of {} blobs, {} of {} anchors",
+            mirror.compared, mirror.listed, mirror.anchors_compared, mirror.anchored
+        )?;
+    }
     writeln!(
         text,
         "           {} ignored, {} accepted, {} unmapped; {} items are the application's own",

@@ -23,7 +23,8 @@ use crate::converge::Converger;
 use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::plan::{CaptureMode, Plan};
-use crate::sweep::{Bypass, Level, Sweep, SweepReport};
+use crate::protocol::phase::Authority;
+use crate::sweep::{BackSweep, Bypass, Level, Sweep, SweepReport};
 use crate::target::control::{Header, SessionKind, names};
 
 /// How long running writes may take at the end.
@@ -78,7 +79,9 @@ impl std::fmt::Debug for Serve<'_> {
 pub struct ServeReport {
     /// The gateway; none without one.
     pub gateway: Option<GatewayCounts>,
-    /// The first load; none where it was stopped before.
+    /// The store that was right last.
+    pub authority: Option<Authority>,
+    /// The first load; none where it was stopped before, and while DynamoDB is the authority.
     pub backfill: Option<BackfillReport>,
     /// How many sweeps came to their end.
     pub sweeps: u64,
@@ -230,7 +233,8 @@ impl Serve<'_> {
         stop: &CancellationToken,
     ) -> Result<bool> {
         let converger = Converger { permit: ticket.session.permit(), ..self.converger.clone() };
-        let first = report.backfill.is_none();
+        report.authority = Some(ticket.authority);
+        let first = report.backfill.is_none() && ticket.authority == Authority::Source;
         let mut work = pin!(async {
             if first {
                 let loaded =
@@ -287,7 +291,11 @@ impl Serve<'_> {
             allow_empty: self.plan.validation.allow_empty,
             patience: Duration::from_millis(100),
         };
-        let report = sweep.run(events, &ticket.pause).await?;
+        let session = &ticket.session.id();
+        let report = match ticket.authority {
+            Authority::Source => sweep.run(events, &ticket.pause).await?,
+            Authority::Target => BackSweep { sweep, session }.run(events, &ticket.pause).await?,
+        };
         let row = report.row(names::token(), self.plan_hash, ticket.epoch);
         converger.control.put_sweep(&row).await?;
         Ok(report)

@@ -21,7 +21,7 @@ pub enum DriftKind {
     Orphan,
     /// An item that a blob maps to belongs to somebody else.
     Collision,
-    /// A blob that nobody who goes through the gateway wrote.
+    /// While DynamoDB is the authority: Blob has what this migration did not write.
     Foreign,
     /// A blob that can't be mapped, and is not accepted as such.
     Unmappable,
@@ -60,12 +60,15 @@ impl DriftKind {
     pub const fn remedy(self) -> &'static str {
         match self {
             Self::Missing | Self::Extra | Self::Stale | Self::Different | Self::Orphan => {
-                "`migrate validate --repair` makes the mirror equal to Blob"
+                "`migrate validate --repair` makes the mirror equal to the store that is right"
             }
             Self::Collision => {
                 "another writer owns the item: change the entity's key, or remove that item by hand"
             }
-            Self::Foreign => "adopt or discard it by hand",
+            Self::Foreign => {
+                "`migrate validate --adopt PATHNAME` takes it over into DynamoDB; `--discard PATHNAME` saves its bytes \
+                 to a file and puts back what DynamoDB holds"
+            }
             Self::Unmappable => {
                 "correct the blob or the entity's rules, or list it under [[accept]] with a reason"
             }

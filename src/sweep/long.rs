@@ -151,6 +151,15 @@ impl Sweep<'_> {
         long: &Arc<LongBody>,
     ) -> Result<Option<String>> {
         let (control, mapper) = (&self.converger.control, &self.converger.mapper);
+        // What was written while DynamoDB was the authority has its bytes beside it, checked as they are read.
+        match control.retained(anchor).await {
+            Ok(Some(_)) => return Ok(None),
+            Ok(None) => {}
+            Err(error) if error.kind() == ErrorKind::Corrupt => {
+                return Ok(Some(error.detail().unwrap_or_default().to_owned()));
+            }
+            Err(error) => return Err(error),
+        }
         let mut spool = Spool::new(MEMORY_BYTES_MAX);
         let rebuilt = async {
             let Some(skeleton) = control.skeleton(anchor).await? else { return Ok(false) };

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::Serialize;
 
+use super::back::BlobCoverage;
 use super::drift::{Drift, DriftKind};
 use super::live::Bypass;
 use super::run::Level;
@@ -54,6 +55,10 @@ pub struct SweepReport {
     /// Changes that went past the gateways.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub bypassed: Vec<Bypass>,
+    /// How much of Blob was compared with DynamoDB, where DynamoDB is the authority. All else is then about items
+    /// and what their anchors say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mirror: Option<BlobCoverage>,
     /// Whether an empty store may pass.
     pub allow_empty: bool,
 }
@@ -77,8 +82,9 @@ impl SweepReport {
 
     /// Whether everything that was listed, on either side, was compared.
     #[must_use]
-    pub const fn complete(&self) -> bool {
-        self.listed == self.compared
+    pub fn complete(&self) -> bool {
+        self.mirror.is_none_or(BlobCoverage::complete)
+            && self.listed == self.compared
             && self.anchored == self.anchors_compared
             && self.items == self.items_compared
     }
@@ -102,6 +108,11 @@ impl SweepReport {
             obstacles.push(format!(
                 "not everything was compared: blobs {compared} of {listed}, anchors {anchors_compared} of {anchored}, items {items_compared} of {items}"
             ));
+            if let Some(BlobCoverage { listed, compared, anchored, anchors_compared }) = self.mirror {
+                obstacles.push(format!(
+                    "in Blob: {compared} of {listed} blobs, {anchors_compared} of {anchored} anchors"
+                ));
+            }
         }
         if !self.self_test_passed() {
             obstacles

@@ -117,6 +117,7 @@ impl Sweep<'_> {
             drift,
             remaining: self.repair.then_some(remaining),
             bypassed: tally.bypassed,
+            mirror: None,
             allow_empty: self.allow_empty,
         })
     }
@@ -413,6 +414,6 @@ fn claims_of<'a>(
     keys.iter().map(move |key| (key, &anchor.pathname, rev))
 }
 
-fn interrupted(cancel: &CancellationToken) -> Result<()> {
+pub(super) fn interrupted(cancel: &CancellationToken) -> Result<()> {
     if cancel.is_cancelled() { Err(Error::new(ErrorKind::Interrupted, "sweep")) } else { Ok(()) }
 }

@@ -18,6 +18,8 @@ use crate::value::{Item, Key, Value};
 pub const RETAIN_MAX: usize = 4 * 1024 * 1024;
 /// The largest part in bytes; with its keys it stays well under an item's limit.
 const PART_BYTES_MAX: usize = 300 * 1024;
+/// The longest body that is unpacked in memory: as long a one is mapped as a whole.
+const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The longest skeleton that is read, unpacked, in bytes. It has the texts that no item has, and some 30 bytes
 /// for each record.
 const SKELETON_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -197,7 +199,7 @@ fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
     let key = anchor.key();
     let packed = packed(anchor, rows)?;
     let size = anchor.head.as_ref().and_then(|head| usize::try_from(head.size).ok()).unwrap_or(0);
-    let bytes = zstd::bulk::decompress(&packed, size.min(RETAIN_MAX))
+    let bytes = zstd::bulk::decompress(&packed, size.min(UNPACKED_BYTES_MAX))
         .map_err(|error| corrupt(&key, "its retained body can't be unpacked").source(error))?;
     match &anchor.head {
         Some(head) if head.sha256 == Digest::of(&bytes) => Ok(bytes),

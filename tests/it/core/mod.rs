@@ -12,6 +12,7 @@ mod long;
 mod plant;
 mod property;
 mod reverse;
+mod reverse_sweep;
 mod schedules;
 mod session;
 mod sweep;

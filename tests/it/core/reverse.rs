@@ -17,11 +17,11 @@ use migrate::{ErrorKind, Result};
 
 use super::gateway::{A, B, NAME, Stage, calm, over, put, putting, refused};
 
-const C: &str = r#"{"v": "C"}"#;
+pub(super) const C: &str = r#"{"v": "C"}"#;
 
 impl Stage {
     /// Both stores with a blob, a gateway, and DynamoDB as the authority.
-    async fn flipped() -> (Self, DualWrite) {
+    pub(super) async fn flipped() -> (Self, DualWrite) {
         let stage = Self::new();
         let gateway = stage.gateway("g").await;
         put(&gateway, NAME, A).await.unwrap();
@@ -30,7 +30,7 @@ impl Stage {
     }
 
     /// Changes the phase, and lets gateways see it.
-    async fn flip(&self, phase: Phase) {
+    pub(super) async fn flip(&self, phase: Phase) {
         calm().await;
         let seen = self.rig.control.mode().await.unwrap().unwrap();
         let to = Mode { phase, epoch: seen.epoch.next(), ..seen.clone() };
@@ -39,13 +39,13 @@ impl Stage {
     }
 
     /// What Blob holds.
-    async fn in_blob(&self, name: &str) -> Option<String> {
+    pub(super) async fn in_blob(&self, name: &str) -> Option<String> {
         let (_, bytes) = self.rig.blobs().await.remove(&Pathname::from(name))?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     /// Lets some moments pass, in which whoever waits looks again.
-    async fn moments(&self) {
+    pub(super) async fn moments(&self) {
         for _ in 0..10 {
             self.pass(Duration::from_millis(50)).await;
         }
@@ -60,7 +60,7 @@ impl Stage {
     }
 
     /// Waits for what is under way, and demands that both stores are equal and no intent is left.
-    async fn settled(&self) {
+    pub(super) async fn settled(&self) {
         self.moments().await;
         assert_eq!(self.intents().await, []);
         self.rig.check().await;
@@ -70,7 +70,7 @@ impl Stage {
     }
 }
 
-async fn read(gateway: &DualWrite, name: &str) -> Option<String> {
+pub(super) async fn read(gateway: &DualWrite, name: &str) -> Option<String> {
     let content = gateway.get(&name.into(), &GetOptions::default()).await.unwrap()?;
     Some(String::from_utf8(content.body.collect(1 << 30).await.unwrap().to_vec()).unwrap())
 }
