@@ -53,6 +53,7 @@ impl Anchored {
         if !self.maps(pathname) {
             return self.blob().create_multipart(pathname, options).await;
         }
+        self.check("create a multipart upload", pathname, options)?;
         let upload = self.blob().create_multipart(pathname, &unconditional(options)).await?;
         let overwrite = u8::from(options.allow_overwrite);
         let etag = hex::encode(options.if_match.as_ref().map_or("", ETag::as_str));
@@ -88,7 +89,8 @@ impl Anchored {
         demand.allows(pathname, self.control().bare_anchor(pathname).await?.as_ref())?;
         let passed = if begun.is_some() { unconditional(options) } else { options.clone() };
         let completed = self.blob().complete_multipart(pathname, &upload, parts, &passed).await?;
-        let stored = self.blob().head(&completed.blob.pathname).await?;
+        let pathname = &completed.blob.pathname;
+        let stored = self.blob().head(pathname).await?;
         let changed =
             || Error::new(ErrorKind::Busy, "take over an upload").key(pathname).message("it changed in Blob");
         let head = stored.filter(|head| head.blob.etag == completed.blob.etag).ok_or_else(changed)?;

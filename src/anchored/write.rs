@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::Anchored;
 use crate::blob::store::PutOptions;
-use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, suffix};
+use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, rules, suffix};
 use crate::converge::LONG_BODY_BYTES_MAX;
 use crate::converge::author::{Beside, Demand, NewVersion, Try};
 use crate::error::{Error, ErrorKind, Result};
@@ -17,14 +17,27 @@ const ATTEMPTS: u32 = 8;
 
 impl Anchored {
     pub(super) async fn store(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
-        let pathname = named(pathname, options);
+        let asked = pathname;
+        let pathname = suffix::named(asked, options.add_random_suffix);
         if !self.maps(&pathname) {
             let options = PutOptions { add_random_suffix: false, ..options.clone() };
             return self.blob().put(&pathname, body, &options).await;
         }
+        // What Blob would refuse later, or is known to.
+        self.check("put a blob", asked, options)?;
         let body = body.spool(LONG_BODY_BYTES_MAX).await?;
+        rules::check_folder("put a blob", &pathname, body.length())?;
         let new = version(&pathname, body, options);
         self.stored(&self.converger.author(&pathname, Some(&new), demand(options)).await?)
+    }
+
+    pub(super) fn check(
+        &self,
+        operation: &'static str,
+        pathname: &Pathname,
+        options: &PutOptions,
+    ) -> Result<()> {
+        rules::check_write(operation, pathname, options, self.converger.fetcher.access)
     }
 
     pub(super) async fn remove(&self, pathname: &Pathname, if_match: Option<&ETag>) -> Result<()> {
@@ -46,7 +59,10 @@ impl Anchored {
                 .key(from)
                 .message("the new pathname is the old one"));
         }
-        let to = named(to, options);
+        if self.maps(to) {
+            self.check(operation, to, options)?;
+        }
+        let to = suffix::named(to, options.add_random_suffix);
         let options = PutOptions { add_random_suffix: false, ..options.clone() };
         match (self.maps(from), self.maps(&to)) {
             (false, false) if rename => self.blob().rename(from, &to, &options).await,
@@ -145,11 +161,6 @@ impl Anchored {
                 .message("nothing was stored")
         })
     }
-}
-
-/// The name that a write is for.
-fn named(pathname: &Pathname, options: &PutOptions) -> Pathname {
-    if options.add_random_suffix { suffix::with(pathname, &suffix::random()) } else { pathname.clone() }
 }
 
 pub(super) fn demand(options: &PutOptions) -> Demand<'_> {

@@ -14,6 +14,7 @@ pub mod fetch;
 pub mod location;
 pub mod media;
 pub mod memory;
+pub mod rules;
 pub mod server;
 pub mod spool;
 pub mod store;

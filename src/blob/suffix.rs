@@ -13,6 +13,12 @@ pub fn random() -> String {
     Alphanumeric.sample_string(&mut rand::rng(), SUFFIX_CHARS)
 }
 
+/// The name that a write stores under: with a random suffix, where that is asked for.
+#[must_use]
+pub fn named(pathname: &Pathname, add: bool) -> Pathname {
+    if add { with(pathname, &random()) } else { pathname.clone() }
+}
+
 /// The name with `-` and the suffix before its extension.
 #[must_use]
 pub fn with(pathname: &Pathname, suffix: &str) -> Pathname {

@@ -404,11 +404,12 @@ pub async fn multipart_uploads(subject: Subject) {
 
     let head = complete(&[last, first]).await.unwrap();
     assert_eq!((head.blob.size, head.content_type.as_str()), ((5 << 20) + 7, "image/x-big"));
-    assert!(head.blob.etag.as_str().ends_with("-2\""), "{}", head.blob.etag);
+    assert_eq!(subject.head("big.bin").await.map(|found| found.blob.etag), Some(head.blob.etag));
     let options = GetOptions { range: Some(((5 << 20) - 1, None)), ..GetOptions::default() };
     let content = subject.store.get(&name, &options).await.unwrap().unwrap();
     assert_eq!(content.body.collect(100).await.unwrap(), "xthe end");
-    assert_eq!(kind(complete(&[]).await), ErrorKind::NotFound, "an upload completes once");
+    let again = subject.store.complete_multipart(&name, &upload, &[], &overwrite()).await;
+    assert_eq!(kind(again), ErrorKind::NotFound, "an upload completes once");
 }
 
 /// Small parts, foreign uploads and taken names are refused.

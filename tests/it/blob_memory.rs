@@ -127,3 +127,18 @@ async fn a_body_over_the_limit_is_refused_before_it_is_stored() {
     assert_eq!(refused.kind(), ErrorKind::Usage);
     assert!(store.is_empty());
 }
+
+/// The form that object stores give to what was uploaded in parts: no MD5 of the bytes.
+#[tokio::test]
+async fn an_upload_in_parts_has_an_etag_of_its_own_form() {
+    let store = MemoryBlob::new(config(Access::Public), Arc::new(SystemClock::new()));
+    let (name, none) = ("a".into(), PutOptions::default());
+    let upload = store.create_multipart(&name, &none).await.unwrap();
+    let mut parts = Vec::new();
+    for (number, length) in [(1, 5 << 20), (2, 3)] {
+        let body = bytes::Bytes::from(vec![b'x'; length]);
+        parts.push(store.upload_part(&name, &upload, number, body.into()).await.unwrap());
+    }
+    let head = store.complete_multipart(&name, &upload, &parts, &none).await.unwrap();
+    assert!(head.blob.etag.as_str().ends_with("-2\""), "{}", head.blob.etag);
+}

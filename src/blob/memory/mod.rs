@@ -8,7 +8,6 @@
 mod disk;
 mod listing;
 mod multipart;
-mod rules;
 mod state;
 
 use std::collections::{BTreeMap, HashMap};
@@ -22,6 +21,7 @@ use jiff::Timestamp;
 use self::state::{State, Stored};
 use super::store::{Access, BlobStore, Body, Content, GetOptions, Part, PutOptions, Upload};
 use super::types::{ETag, Head, ListPage, ListRequest, Pathname};
+use super::{rules, suffix};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
@@ -126,9 +126,12 @@ impl MemoryBlob {
         uploaded_at: Timestamp,
     ) -> Result<Head> {
         const OPERATION: &str = "put a blob";
-        rules::check_write(OPERATION, pathname, options, &self.config)?;
-        let target =
-            if options.add_random_suffix { rules::with_random_suffix(pathname) } else { pathname.clone() };
+        rules::check_write(OPERATION, pathname, options, self.config.access)?;
+        let target = if options.add_random_suffix {
+            suffix::with(pathname, &suffix::random())
+        } else {
+            pathname.clone()
+        };
         let options = options.clone();
         let etag = ETag::of(&body);
         self.write(move |state| state.put(OPERATION, &target, body, etag, &options, uploaded_at)).await
@@ -182,7 +185,7 @@ impl BlobStore for MemoryBlob {
     }
 
     async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
-        rules::check_write("put a blob", pathname, options, &self.config)?;
+        rules::check_write("put a blob", pathname, options, self.config.access)?;
         let body = body.collect(self.config.blob_bytes_max).await?;
         self.put_at(pathname, body, options, self.clock.now()).await
     }
@@ -228,7 +231,7 @@ impl BlobStore for MemoryBlob {
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {
-        rules::check_write("create a multipart upload", pathname, options, &self.config)?;
+        rules::check_write("create a multipart upload", pathname, options, self.config.access)?;
         Ok(self.lock().create_multipart(pathname, options))
     }
 
@@ -250,7 +253,7 @@ impl BlobStore for MemoryBlob {
         parts: &[Part],
         options: &PutOptions,
     ) -> Result<Head> {
-        rules::check_write("complete a multipart upload", pathname, options, &self.config)?;
+        rules::check_write("complete a multipart upload", pathname, options, self.config.access)?;
         let (pathname, upload, parts) = (pathname.clone(), upload.clone(), parts.to_vec());
         let (options, at) = (options.clone(), self.clock.now());
         self.write(move |state| state.complete_multipart(&pathname, &upload, &parts, &options, at)).await

@@ -6,9 +6,9 @@ use bytes::{Bytes, BytesMut};
 use jiff::Timestamp;
 use md5::Digest as _;
 
-use super::rules;
 use super::state::State;
 use crate::blob::store::{self, Part, PutOptions};
+use crate::blob::suffix;
 use crate::blob::types::{ETag, Head, Pathname};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -27,8 +27,7 @@ pub(super) struct Upload {
 
 impl State {
     pub(super) fn create_multipart(&mut self, pathname: &Pathname, options: &PutOptions) -> store::Upload {
-        let target =
-            if options.add_random_suffix { rules::with_random_suffix(pathname) } else { pathname.clone() };
+        let target = suffix::named(pathname, options.add_random_suffix);
         let key = format!("{}/{target}", self.config.store_id);
         let upload_id = hex::encode(rand::random::<[u8; 16]>());
         let upload = Upload {

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::disk::Disk;
-use super::{MemoryConfig, multipart, rules};
+use super::{MemoryConfig, multipart};
 use crate::blob::location::{canonical_url, download_url};
 use crate::blob::store::PutOptions;
 use crate::blob::types::{ETag, Head, ListedBlob, Pathname};
-use crate::blob::{media, wire};
+use crate::blob::{media, rules, suffix, wire};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What is known of a stored blob besides its bytes; also the first line of its file.
@@ -72,11 +72,7 @@ impl State {
         options: &PutOptions,
         at: Timestamp,
     ) -> Result<Head> {
-        if pathname.as_str().ends_with('/') && !body.is_empty() {
-            return Err(Error::new(ErrorKind::Usage, operation)
-                .key(pathname)
-                .message("a pathname that ends in `/` is a folder and holds no bytes"));
-        }
+        rules::check_folder(operation, pathname, body.len() as u64)?;
         if self.blobs.contains_key(pathname) && !options.allow_overwrite {
             return Err(Error::new(ErrorKind::AlreadyExists, operation)
                 .key(pathname)
@@ -105,13 +101,13 @@ impl State {
         options: &PutOptions,
         at: Timestamp,
     ) -> Result<Head> {
-        rules::check_write(operation, to, options, &self.config)?;
+        rules::check_write(operation, to, options, self.config.access)?;
         let Some(source) = self.blobs.get(from) else {
             return Err(Error::new(ErrorKind::NotFound, operation).key(from).message("no such blob"));
         };
         let (body, etag) = (source.body.clone(), ETag::of(&source.body));
         self.check_match(operation, from, options.if_match.as_ref())?;
-        let to = if options.add_random_suffix { rules::with_random_suffix(to) } else { to.clone() };
+        let to = suffix::named(to, options.add_random_suffix);
         let options = PutOptions { if_match: None, ..options.clone() };
         self.put(operation, &to, body, etag, &options, at)
     }

@@ -1,5 +1,6 @@
 //! The core against both stores in memory: converge, backfill, sweep, sessions and the flip.
 
+mod anchored;
 mod converge;
 mod cutover;
 mod faults;

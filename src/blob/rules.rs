@@ -1,10 +1,8 @@
 //! What a request may ask: stricter than the service is known to be, so that what passes here passes there.
 
-use super::MemoryConfig;
-use crate::blob::store::PutOptions;
-use crate::blob::suffix;
-use crate::blob::types::Pathname;
-use crate::blob::wire::access_message;
+use super::store::{Access, PutOptions};
+use super::types::Pathname;
+use super::wire::access_message;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The longest pathname, in UTF-16 code units (Vercel Blob SDK 2.8.0).
@@ -12,12 +10,15 @@ const PATHNAME_UNITS_MAX: usize = 950;
 /// The shortest time that caches may be told to keep a blob (Vercel Blob documentation, 2026).
 const MAX_AGE_SECONDS_MIN: u64 = 60;
 
-/// Checks a write before anything of its body is read.
-pub(super) fn check_write(
+/// Checks a write to a store with this access, before anything of its body is read.
+///
+/// # Errors
+/// `Usage` for what would be refused.
+pub fn check_write(
     operation: &'static str,
     pathname: &Pathname,
     options: &PutOptions,
-    config: &MemoryConfig,
+    store: Access,
 ) -> Result<()> {
     let refuse =
         |message: String| Err(Error::new(ErrorKind::Usage, operation).key(pathname).message(message));
@@ -25,9 +26,9 @@ pub(super) fn check_write(
         return refuse(format!("the pathname {fault}"));
     }
     if let Some(access) = options.access
-        && access != config.access
+        && access != store
     {
-        return refuse(access_message(access, config.access));
+        return refuse(access_message(access, store));
     }
     if let Some(age) = options.cache_control_max_age
         && age.as_secs() < MAX_AGE_SECONDS_MIN
@@ -62,9 +63,17 @@ fn fault_of(name: &str) -> Option<String> {
     }
 }
 
-/// The name with a random suffix.
-pub(super) fn with_random_suffix(pathname: &Pathname) -> Pathname {
-    suffix::with(pathname, &suffix::random())
+/// Checks that a name that ends in `/`, which is a folder, gets no bytes.
+///
+/// # Errors
+/// `Usage` where it does.
+pub fn check_folder(operation: &'static str, pathname: &Pathname, length: u64) -> Result<()> {
+    if pathname.as_str().ends_with('/') && length > 0 {
+        return Err(Error::new(ErrorKind::Usage, operation)
+            .key(pathname)
+            .message("a pathname that ends in `/` is a folder and holds no bytes"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
