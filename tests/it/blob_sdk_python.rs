@@ -22,7 +22,14 @@ async fn whole_surface(access: Access) {
     let config = EmulatorConfig { listen: ([127, 0, 0, 1], 0).into(), server, data: None };
     let emulator = Emulator::start(config, Arc::new(SystemClock::new())).await.unwrap();
     let canonical = Canonical::of(emulator.server(), "PyThon").await;
+    let mut environment = emulator.environment().to_vec();
+    environment.push(("ACCESS", access.as_str().to_owned()));
+    python(&canonical, &environment).await;
+    emulator.shutdown().await;
+}
 
+/// Runs the script to its end; its output is shown where it fails.
+pub(crate) async fn python(canonical: &Canonical, environment: &[(&str, String)]) {
     let top = Path::new(env!("CARGO_MANIFEST_DIR"));
     let python = top.join(".venv/bin/python");
     assert!(python.exists(), "the SDK is not installed: run `.ci/setup`");
@@ -30,16 +37,14 @@ async fn whole_surface(access: Access) {
         .args(["-I", "-B", "sdk.py", "--quiet"])
         .current_dir(top.join("tests/python"))
         .env_clear()
-        .envs(emulator.environment())
+        .envs(environment.iter().map(|(name, value)| (name, value)))
         .env("HTTPS_PROXY", canonical.proxy())
         .env("SSL_CERT_FILE", canonical.ca())
-        .env("ACCESS", access.as_str())
         .output()
         .await
         .unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && said.contains("\nOK"), "{}\n{said}", output.status);
-    emulator.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -198,7 +198,7 @@ async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Both stores in another process, with tables.
-pub(crate) fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
+fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
     let mut sandbox = Sandbox::new();
     sandbox.write("migration-plan.md", plan);
     let stores = sandbox.emulate(arguments);
@@ -219,38 +219,6 @@ pub(crate) fn no_drift(sandbox: &Sandbox) -> Value {
 
 pub(crate) fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
-}
-
-fn whole_surface(access: &str) {
-    const TOKEN: &str = "vercel_blob_rw_SdK_secret_of_the_tests";
-    let flags: &[&str] = if access == "private" { &["--private"] } else { &[] };
-    let (sandbox, _stores) =
-        stage(&EVERYTHING.replace("ACCESS", access), &[&["--token", TOKEN], flags].concat());
-    let gateway = Gateway::start(&sandbox, &["--url-form", "canonical"]);
-    let environment = [
-        ("VERCEL_BLOB_API_URL", gateway.url.clone()),
-        ("BLOB_READ_WRITE_TOKEN", TOKEN.to_owned()),
-        ("VERCEL_BLOB_RETRIES", "0".to_owned()),
-        ("ACCESS", access.to_owned()),
-        ("STORE_ID", "SdK".to_owned()),
-    ];
-    runtime().block_on(crate::blob_sdk::node("sdk.mjs", "./canonical.mjs", &environment));
-    let run = gateway.stop().expect(0);
-    let report = run.json();
-    assert_eq!((&report["clean"], &report["intents_left"]), (&true.into(), &0.into()), "{report}");
-    assert!(report["gateway"]["written"].as_u64() > Some(60), "{report}");
-    let compared = no_drift(&sandbox)["sweeps"][0]["compared"].as_u64();
-    assert!(compared > Some(50), "{compared:?}");
-}
-
-#[test]
-fn the_official_sdk_can_not_tell_it_from_a_public_store() {
-    whole_surface("public");
-}
-
-#[test]
-fn the_official_sdk_can_not_tell_it_from_a_private_store() {
-    whole_surface("private");
 }
 
 /// What a monitor reads: requests on both sides, the lag, and whether the gateway takes writes.

@@ -21,7 +21,8 @@ mod export;
 mod fixture;
 #[cfg(feature = "embedded")]
 mod gateway;
-mod gateway_tls;
+#[cfg(feature = "embedded")]
+mod gateway_sdk;
 #[cfg(feature = "embedded")]
 mod init;
 mod json_cases;
