@@ -1,10 +1,10 @@
 //! A clock that tests move.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
@@ -15,13 +15,15 @@ use crate::clock::Clock;
 pub struct ManualClock {
     start: Timestamp,
     elapsed: Arc<watch::Sender<Duration>>,
+    /// By how much the wall clock was set.
+    set_by: Arc<Mutex<SignedDuration>>,
 }
 
 impl ManualClock {
     /// A clock that shows `start`.
     #[must_use]
     pub fn new(start: Timestamp) -> Self {
-        Self { start, elapsed: Arc::new(watch::Sender::new(Duration::ZERO)) }
+        Self { start, elapsed: Arc::new(watch::Sender::new(Duration::ZERO)), set_by: Arc::default() }
     }
 
     /// A clock that shows `start`, such as `2026-11-01T00:00:00Z`.
@@ -38,6 +40,11 @@ impl ManualClock {
         self.elapsed.send_modify(|elapsed| *elapsed += by);
     }
 
+    /// Sets the wall clock forward or back, as operators and time servers do; no time passes.
+    pub fn set_wall(&self, by: SignedDuration) {
+        *self.set_by.lock().unwrap_or_else(PoisonError::into_inner) += by;
+    }
+
     /// How many wait on it now. A test that wants to wake a sleeper waits until it sleeps.
     #[must_use]
     pub fn sleepers(&self) -> usize {
@@ -48,7 +55,7 @@ impl ManualClock {
 #[async_trait]
 impl Clock for ManualClock {
     fn now(&self) -> Timestamp {
-        self.start + self.monotonic()
+        self.start + self.monotonic() + *self.set_by.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn monotonic(&self) -> Duration {

@@ -16,6 +16,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 /// What happens to a request.
@@ -29,6 +30,8 @@ pub enum WireFault {
     ReplyLost,
     /// The engine carries it out, and the connection ends in the middle of the reply.
     ReplyTruncated,
+    /// The engine carries it out, and no reply comes; the connection ends with the outage.
+    Silence,
     /// The last so many keys or statements are held back, and reported as not processed.
     Unprocessed(usize),
 }
@@ -62,7 +65,7 @@ pub struct FaultProxy {
 #[derive(Debug, Default)]
 struct Script {
     faults: Mutex<Vec<(String, WireFault)>>,
-    outage: Mutex<Option<WireFault>>,
+    outage: watch::Sender<Option<WireFault>>,
     calls: Mutex<HashMap<String, u64>>,
 }
 
@@ -96,7 +99,7 @@ impl FaultProxy {
 
     /// Lets every request meet this one, until it is set to none.
     pub fn outage(&self, fault: Option<WireFault>) {
-        *lock(&self.script.outage) = fault;
+        self.script.outage.send_replace(fault);
     }
 
     /// How many requests of this operation arrived.
@@ -124,7 +127,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Script {
     fn next(&self, operation: &str) -> Option<WireFault> {
         *lock(&self.calls).entry(operation.to_owned()).or_default() += 1;
-        if let Some(outage) = lock(&self.outage).clone() {
+        if let Some(outage) = self.outage.borrow().clone() {
             return Some(outage);
         }
         let mut faults = lock(&self.faults);
@@ -164,6 +167,12 @@ async fn handle(request: Request<Incoming>, upstream: Arc<str>, script: Arc<Scri
         Some(WireFault::ResetBefore) => Err(io::ErrorKind::ConnectionReset.into()),
         Some(WireFault::ReplyLost) => {
             forward(&upstream, parts, body).await?;
+            Err(io::ErrorKind::ConnectionReset.into())
+        }
+        Some(WireFault::Silence) => {
+            forward(&upstream, parts, body).await?;
+            // The sender is in `script`: it does not go away.
+            script.outage.subscribe().wait_for(|outage| *outage != Some(WireFault::Silence)).await.ok();
             Err(io::ErrorKind::ConnectionReset.into())
         }
         Some(WireFault::ReplyTruncated) => Ok(truncated(forward(&upstream, parts, body).await?)),

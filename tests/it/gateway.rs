@@ -1,22 +1,13 @@
 //! `migrate dual-write` as a gateway: the built program before stores in other processes.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use migrate::blob::faults::Drops;
 use migrate::clock::{Clock as _, SystemClock};
-use migrate::target::control::{SessionRow, SessionState};
 use migrate::target::embedded::{Engine, Location};
-use migrate::testing::fault_proxy::{FaultProxy, WireFault};
-use rand::{RngExt as _, SeedableRng as _};
-use rand_chacha::ChaCha8Rng;
 use reqwest::StatusCode;
 use serde_json::Value;
 
@@ -24,7 +15,7 @@ use crate::local::Source;
 use crate::support::{Run, Running, Sandbox};
 use crate::target_local::Local;
 
-const PLAN: &str = r#"# A plan
+pub(crate) const PLAN: &str = r#"# A plan
 ```toml migrate
 [source]
 store = "test"
@@ -140,7 +131,7 @@ impl Gateway {
         }
     }
 
-    fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Client { http, url: self.url.clone(), token: self.token.clone() }
     }
@@ -165,31 +156,44 @@ impl Drop for Gateway {
 
 /// A client of the Blob API that takes a gateway for what it is.
 #[derive(Clone)]
-struct Client {
-    http: reqwest::Client,
-    url: String,
+pub(crate) struct Client {
+    pub(crate) http: reqwest::Client,
+    pub(crate) url: String,
     token: String,
 }
 
 impl Client {
-    async fn put(&self, name: &str, body: String) -> reqwest::Result<(StatusCode, String)> {
+    pub(crate) async fn put(&self, name: &str, body: String) -> reqwest::Result<(StatusCode, String)> {
         let request = self.http.put(format!("{}/?pathname={name}", self.url)).body(body);
         self.send(request.header("x-allow-overwrite", "1").header("x-vercel-blob-access", "public")).await
     }
 
-    async fn delete(&self, name: &str) -> reqwest::Result<(StatusCode, String)> {
+    pub(crate) async fn delete(&self, name: &str) -> reqwest::Result<(StatusCode, String)> {
         let body = serde_json::json!({ "urls": [name] }).to_string();
         self.send(self.http.post(format!("{}/delete", self.url)).body(body)).await
     }
 
-    async fn send(&self, request: reqwest::RequestBuilder) -> reqwest::Result<(StatusCode, String)> {
+    pub(crate) async fn send(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> reqwest::Result<(StatusCode, String)> {
+        let (status, _, text) = self.reply(request).await?;
+        Ok((status, text))
+    }
+
+    /// The same with what `retry-after` says.
+    pub(crate) async fn reply(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> reqwest::Result<(StatusCode, Option<String>, String)> {
         let reply = request.bearer_auth(&self.token).send().await?;
-        Ok((reply.status(), reply.text().await?))
+        let wait = reply.headers().get("retry-after").map(|wait| wait.to_str().unwrap().to_owned());
+        Ok((reply.status(), wait, reply.text().await?))
     }
 }
 
 /// Waits until something is so.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let clock = SystemClock::new();
     while !holds().await {
         assert!(clock.monotonic() < Duration::from_secs(60), "{what}: not within a minute");
@@ -207,7 +211,7 @@ fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
 }
 
 /// A command with the windows of the tests: they are part of the plan's hash.
-fn windowed<'a>(command: &[&'a str]) -> Vec<&'a str> {
+pub(crate) fn windowed<'a>(command: &[&'a str]) -> Vec<&'a str> {
     command.iter().copied().chain(WINDOWS).collect()
 }
 
@@ -326,162 +330,6 @@ fn on_dynamodb_local_every_write_is_mirrored() {
     gateway.stop().expect(0);
     let validate = windowed(&["validate", "--set", "capture.mirror=strict"]);
     sandbox.run(&validate).expect(0);
-}
-
-/// What a writer knows of a blob: each state that it may be in. None is absence.
-type Possible = BTreeSet<Option<String>>;
-
-/// Writes to blobs of its own until it is told to stop; an answer other than success leaves both states open.
-async fn write(
-    mut clients: tokio::sync::watch::Receiver<Option<Client>>,
-    writer: u32,
-    stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicU32>,
-) -> BTreeMap<String, Possible> {
-    let mut random = ChaCha8Rng::seed_from_u64(u64::from(writer));
-    let mut known: BTreeMap<String, Possible> = BTreeMap::new();
-    let mut number = 0;
-    while !stop.load(Ordering::Relaxed) {
-        let Some(client) = clients.borrow_and_update().clone() else {
-            if clients.changed().await.is_err() {
-                break;
-            }
-            continue;
-        };
-        number += 1;
-        let name = format!("r/{writer}-{}.json", random.random_range(0..6));
-        // Contents come back, so that states repeat.
-        let state = (random.random_range(0..4) > 0).then(|| format!("{{\"v\":{}}}", number % 3));
-        let reply = match &state {
-            Some(body) => client.put(&name, body.clone()).await,
-            None => client.delete(&name).await,
-        };
-        let possible = known.entry(name).or_insert_with(|| BTreeSet::from([None]));
-        if reply.is_ok_and(|(status, _)| status == StatusCode::OK) {
-            acknowledged.fetch_add(1, Ordering::Relaxed);
-            *possible = BTreeSet::from([state]);
-        } else {
-            possible.insert(state);
-        }
-    }
-    known
-}
-
-/// Demands that each blob is in a state that its writer knows of, and that both stores are equal.
-fn nothing_is_lost(source: &Source, sandbox: &Sandbox, known: BTreeMap<String, Possible>) {
-    for (name, possible) in known {
-        let found = source.body(&name);
-        assert!(possible.contains(&found), "{name} is {found:?}, but was left as one of {possible:?}");
-    }
-    no_drift(sandbox);
-}
-
-#[test]
-fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
-    const KILLS: u32 = 10;
-    const WRITERS: u32 = 8;
-    let seed = rand::random();
-    eprintln!("seed {seed}");
-    let mut random = ChaCha8Rng::seed_from_u64(seed);
-    let source = Source::empty();
-    let engine = Engine::start(&Location::Memory, None).unwrap();
-    let mut sandbox = source.sandbox();
-    sandbox.write("migration-plan.md", PLAN);
-    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
-    sandbox.run(&["provision"]).expect(0);
-    let tables = source.tables(&engine.endpoint(), "test");
-    let runtime = runtime();
-    let (sender, clients) = tokio::sync::watch::channel(None);
-    let (stop, acknowledged) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|writer| runtime.spawn(write(clients.clone(), writer, stop.clone(), acknowledged.clone())))
-        .collect();
-    // Now and then a reply is lost, too.
-    source.faults().set_drops(Some(Drops { every: NonZeroU64::new(29).unwrap(), applied: true }));
-    for kill in 0..KILLS {
-        let gateway = Gateway::start(&sandbox, &[]);
-        let before = acknowledged.load(Ordering::Relaxed);
-        sender.send_replace(Some(gateway.client()));
-        let enough = before + random.random_range(1..150);
-        runtime.block_on(until("writes are acknowledged", async || {
-            acknowledged.load(Ordering::Relaxed) >= enough
-        }));
-        drop(gateway);
-        sender.send_replace(None);
-        eprintln!("kill {kill}: {} intents left", tables.intents().len());
-    }
-    let gateway = Gateway::start(&sandbox, &[]);
-    sender.send_replace(Some(gateway.client()));
-    let enough = acknowledged.load(Ordering::Relaxed) + 50;
-    runtime.block_on(until("the last one serves", async || acknowledged.load(Ordering::Relaxed) >= enough));
-    source.faults().set_drops(None);
-    stop.store(true, Ordering::Relaxed);
-    drop(sender);
-    let mut known = BTreeMap::new();
-    for writer in writers {
-        known.extend(runtime.block_on(writer).unwrap());
-    }
-    runtime.block_on(until("every intent is settled", async || tables.intents_later().await.is_empty()));
-    let report = gateway.stop().expect(0).json();
-    assert_eq!(report["clean"], true, "{report}");
-    let unclean = tables.sessions().iter().filter(|row| row.state == SessionState::Unclean).count();
-    assert_eq!(unclean, KILLS as usize);
-    nothing_is_lost(&source, &sandbox, known);
-}
-
-#[test]
-fn an_outage_of_dynamodb_is_invisible_and_loses_nothing() {
-    let runtime = runtime();
-    let source = Source::empty();
-    let engine = Engine::start(&Location::Memory, None).unwrap();
-    let proxy = runtime.block_on(FaultProxy::start(&engine.endpoint())).unwrap();
-    let mut sandbox = source.sandbox();
-    sandbox.write("migration-plan.md", PLAN);
-    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
-    sandbox.run(&["provision"]).expect(0);
-    let tables = source.tables(&engine.endpoint(), "test");
-    let outages = [WireFault::ResetBefore, WireFault::error(500, "InternalServerError", "out of order")];
-    let gaps = async || {
-        let closed = |row: &&SessionRow| row.state == SessionState::Unclean && row.gap.is_some();
-        tables.sessions_later().await.iter().filter(closed).count()
-    };
-    for outage in outages {
-        let before = runtime.block_on(gaps());
-        sandbox.set("DYNAMODB_ENDPOINT", &proxy.endpoint());
-        let gateway = Gateway::start(&sandbox, &[]);
-        let client = gateway.client();
-        let mut known: BTreeMap<String, Possible> = BTreeMap::new();
-        let clock = SystemClock::new();
-        runtime.block_on(async {
-            for number in 0..60 {
-                match number {
-                    20 => proxy.outage(Some(outage.clone())),
-                    50 => proxy.outage(None),
-                    _ => {}
-                }
-                let name = format!("r/{}.json", number % 12);
-                let state = (number % 5 > 0).then(|| format!("{{\"v\":{}}}", number % 3));
-                let began = clock.monotonic();
-                let (status, text) = match &state {
-                    Some(body) => client.put(&name, body.clone()).await.unwrap(),
-                    None => client.delete(&name).await.unwrap(),
-                };
-                assert_eq!(status, StatusCode::OK, "write {number}: {text}");
-                let took = clock.monotonic() - began;
-                assert!(took < Duration::from_secs(6), "write {number} took {took:?}");
-                known.insert(name, BTreeSet::from([state]));
-            }
-            until("the gap is closed", async || gaps().await > before).await;
-            until("every intent is settled", async || tables.intents_later().await.is_empty()).await;
-        });
-        let run = gateway.stop();
-        assert!(run.stderr.contains("the control table can't be reached"), "{}", run.stderr);
-        let report = run.expect(0).json();
-        assert!(report["gateway"]["unnoted"].as_u64() > Some(0), "{report}");
-        assert!(tables.sessions().iter().any(|row| row.state == SessionState::Unclean && row.gap.is_some()));
-        sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
-        nothing_is_lost(&source, &sandbox, known);
-    }
 }
 
 #[test]

@@ -167,12 +167,14 @@ impl Faults {
         self.lock().queues.clear();
     }
 
-    /// Lets all held requests land, in their order, and waits until they have.
-    pub async fn release_held(&self) {
+    /// Lets all held requests land, in their order, and waits until they have; says how many they were.
+    pub async fn release_held(&self) -> usize {
         let held = std::mem::take(&mut *self.held.lock().unwrap_or_else(PoisonError::into_inner));
+        let count = held.len();
         for request in held {
             request.await;
         }
+        count
     }
 
     /// Lets every call fail with this kind, without any effect, until it is set to none.

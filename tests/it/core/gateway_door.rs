@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use migrate::ErrorKind;
 use migrate::blob::faults::{Fault as BlobFault, Operation as Blob};
 use migrate::blob::{BlobStore as _, Pathname};
@@ -179,5 +180,34 @@ async fn a_session_ends_as_what_it_was() {
         stage.pass(Duration::from_secs(10)).await;
         let refused = refused(after.await.unwrap());
         assert_eq!(refused.kind(), ErrorKind::Busy, "{ending}: nothing passes any more");
+    }
+}
+
+/// Nothing that keeps writes safe reads the wall clock.
+#[tokio::test]
+async fn a_wall_clock_that_is_set_ends_no_session_and_clears_nothing_early_or_never() {
+    for minutes in [30, -30] {
+        let stage = Stage::new();
+        let gateway = stage.gateway("g").await;
+        stage.rig.faults.fault(Blob::Put, BlobFault::Held);
+        refused(put(&gateway, NAME, A).await);
+        calm().await;
+        let mut replay = stage.replay();
+        assert_eq!(stage.pass_of(&mut replay).await.in_doubt, 1);
+        stage.clock.set_wall(SignedDuration::from_mins(minutes));
+        stage.look().await;
+        assert_eq!(gateway.not_ready(), None);
+        put(&gateway, "r/2.json", B).await.unwrap();
+        calm().await;
+        assert_eq!(stage.pass_of(&mut replay).await.cleared, 0, "{minutes} minutes: it may land yet");
+        stage.rig.faults.release_held().await;
+        for _ in 0..stage.plan.timing.late_write_max.0.as_secs() {
+            stage.pass(Duration::from_secs(1)).await;
+        }
+        assert_eq!(stage.pass_of(&mut replay).await.cleared, 1, "{minutes} minutes: it can land no more");
+        assert_eq!(stage.intents().await, []);
+        gateway.close(Duration::ZERO).await.unwrap();
+        assert!(gateway.ended_clean(), "{minutes} minutes");
+        stage.rig.check().await;
     }
 }
