@@ -68,9 +68,9 @@ reason = "large ones take long"
 /// Windows that tests can wait for.
 const WINDOWS: [&str; 10] = [
     "--set",
-    "timing.late_write_max=1s",
+    "timing.late_write_max=2s",
     "--set",
-    "timing.settle=1s",
+    "timing.settle=2s",
     "--set",
     "timing.renew=500ms",
     "--set",
