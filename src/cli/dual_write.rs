@@ -197,6 +197,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
     }
     let fetcher = Fetcher { source: Arc::clone(&upstream), ..stores.converger.fetcher.clone() };
     let (server, on_gateway) = server(args, context)?;
+    serving::raise_open_files(server.connections_max, context);
     let parts = Parts {
         upstream,
         converger: Converger { fetcher, ..stores.converger.clone() },

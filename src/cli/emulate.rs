@@ -192,6 +192,7 @@ pub(crate) async fn run(args: &Emulate, context: &Context) -> anyhow::Result<Exi
     let store = Arc::new(FaultyBlob::new(Arc::new(store), faults));
     let tls = args.tls.load()?;
     serving::warn_of_plain_text(args.blob_listen, context);
+    serving::raise_open_files(config.connections_max, context);
     let server = Server::bind(args.blob_listen, store, config, Arc::clone(&context.clock)).await?;
     let tls = match tls {
         Some((listen, identity)) => Some(server.listen_tls(listen, &identity).await?),

@@ -101,6 +101,18 @@ pub(crate) fn warn_of_plain_text(listen: SocketAddr, context: &Context) {
     }
 }
 
+/// Lets this process open as many files and connections as the system allows: the usual soft limit is below
+/// what a server of `connections_max` connections needs, each of which may have another one behind it.
+pub(crate) fn raise_open_files(connections_max: usize, context: &Context) {
+    let needed = 2 * connections_max as u64 + 100;
+    let allowed = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(0);
+    if allowed < needed {
+        context.output.warning(format_args!(
+            "this process may open {allowed} files, {needed} are needed where many connect: raise `ulimit -n`"
+        ));
+    }
+}
+
 fn read(path: &Path, operation: &'static str, hint: &str) -> Result<Vec<u8>> {
     std::fs::read(path).map_err(|error| {
         Error::new(ErrorKind::Usage, operation)

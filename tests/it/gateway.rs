@@ -94,10 +94,24 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// Starts it on a free port, and returns once it takes writes.
     pub(crate) fn start(sandbox: &Sandbox, arguments: &[&str]) -> Self {
+        Self::of(sandbox, sandbox.command(&Self::all(arguments)))
+    }
+
+    /// The same where so many open files are the soft limit.
+    pub(crate) fn start_with_open_files(sandbox: &Sandbox, open_files: u32) -> Self {
+        let script = format!("ulimit -Sn {open_files} && exec \"$0\" \"$@\"");
+        let shell = ["-c", &script, env!("CARGO_BIN_EXE_migrate")];
+        Self::of(sandbox, sandbox.other("/bin/sh", &[&shell[..], &Self::all(&[])].concat()))
+    }
+
+    fn all<'a>(arguments: &[&'a str]) -> Vec<&'a str> {
         let mut all = vec!["dual-write", "--listen", "127.0.0.1:0", "--output", "json"];
         all.extend(WINDOWS);
         all.extend(arguments);
-        let mut command = sandbox.command(&all);
+        all
+    }
+
+    fn of(sandbox: &Sandbox, mut command: Command) -> Self {
         let mut process = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut stderr = BufReader::new(process.stderr.take().unwrap());
         let mut text = String::new();
@@ -134,6 +148,13 @@ impl Gateway {
     pub(crate) fn client(&self) -> Client {
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
         Client { http, url: self.url.clone(), token: self.token.clone() }
+    }
+
+    /// The most memory that it had, in MB.
+    pub(crate) fn peak_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     /// Stops it in good order.
@@ -202,7 +223,7 @@ pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
 }
 
 /// Both stores in another process, with tables.
-fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
+pub(crate) fn stage(plan: &str, arguments: &[&str]) -> (Sandbox, Running) {
     let mut sandbox = Sandbox::new();
     sandbox.write("migration-plan.md", plan);
     let stores = sandbox.emulate(arguments);
@@ -296,6 +317,10 @@ fn it_tells_who_it_is_and_serves_nobody_without_the_token() {
     // To compare DynamoDB with a gateway would be to compare it with itself.
     let refused = sandbox.run(&["validate", "--source-url", &gateway.url]);
     refused.expect_error(2, &["this is a gateway of `migrate`", &gateway.url]);
+    let taken = gateway.url.trim_start_matches("http://").trim_end_matches("/api/blob");
+    sandbox
+        .run(&["dual-write", "--listen", taken])
+        .expect_error(2, &[taken, "another process listens there"]);
     let twice = sandbox.run(&windowed(&["dual-write", "--listen", "127.0.0.1:0", "--name", "blue"]));
     twice.expect_error(6, &["another `blue` is running on this machine"]);
     let other = Gateway::start(&sandbox, &["--name", "green"]);

@@ -22,6 +22,8 @@ mod fixture;
 #[cfg(feature = "embedded")]
 mod gateway;
 #[cfg(feature = "embedded")]
+mod gateway_bad_input;
+#[cfg(feature = "embedded")]
 mod gateway_faults;
 #[cfg(feature = "embedded")]
 mod gateway_sdk;

@@ -18,6 +18,7 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
+use super::head::Refusing;
 use super::{Site, route};
 
 /// The most bytes of a request's head. A pathname of 950 characters is up to 8,550 of them.
@@ -75,12 +76,9 @@ pub(super) async fn accept(
 async fn room(site: &Site) -> OwnedSemaphorePermit {
     let permits = site.permits.clone();
     match permits.clone().try_acquire_owned() {
-        Ok(permit) => {
-            site.full.store(false, Ordering::Relaxed);
-            permit
-        }
+        Ok(permit) => permit,
         Err(_) => {
-            if !site.full.swap(true, Ordering::Relaxed) {
+            if site.is_to_tell_of_crowd() {
                 let most = site.config.connections_max;
                 tracing::warn!(
                     most,
@@ -123,8 +121,8 @@ where
     crowded.as_mut().enable();
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(site.config.stall_timeout));
-    let stream = Box::pin(stream);
     let asked = AtomicBool::new(false);
+    let stream = Refusing::new(Box::pin(stream), &asked, &site.config.extra_headers);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         answer(&site, request)

@@ -14,6 +14,7 @@ mod callback;
 mod connection;
 mod content;
 mod grant;
+mod head;
 mod incoming;
 mod keys;
 mod multipart;
@@ -26,8 +27,8 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::HeaderMap;
@@ -51,6 +52,8 @@ use crate::error::{Error, ErrorKind, Result};
 
 /// The path of content URLs of the local form.
 const CONTENT_PATH: &str = "/content/";
+/// How long the log is not told again that there are as many connections as may be.
+const CROWD_PAUSE: Duration = Duration::from_secs(60);
 
 /// The form of the URLs in replies.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -143,8 +146,8 @@ struct Site {
     permits: Arc<Semaphore>,
     /// Told to all connections when there is no room for another one.
     crowded: Notify,
-    /// Whether there was none the last time.
-    full: AtomicBool,
+    /// When the log was last told so, by the monotonic clock.
+    told_of_crowd: Mutex<Option<Duration>>,
     keys: Keys,
     outbound: Outbound,
     /// Connections, and callbacks on their way.
@@ -156,6 +159,17 @@ struct Site {
 impl Site {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0)
+    }
+
+    /// Whether the log is to be told that there is no room: once in a while, however many come.
+    fn is_to_tell_of_crowd(&self) -> bool {
+        let now = self.clock.monotonic();
+        let mut told = self.told_of_crowd.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_news = told.is_none_or(|at| now.saturating_sub(at) >= CROWD_PAUSE);
+        if is_news {
+            *told = Some(now);
+        }
+        is_news
     }
 
     /// Writes the URLs of a blob in the form that replies have here.
@@ -205,7 +219,7 @@ impl Server {
             clock,
             permits,
             crowded: Notify::new(),
-            full: AtomicBool::new(false),
+            told_of_crowd: Mutex::default(),
             uploaded: Mutex::default(),
         });
         let server = Self { local_addr, stop: CancellationToken::new(), site };
@@ -281,9 +295,17 @@ async fn listen(addr: SocketAddr) -> Result<(TcpListener, SocketAddr)> {
         Ok((listener, local_addr))
     };
     bound.await.map_err(|error: std::io::Error| {
+        let hint = match error.kind() {
+            std::io::ErrorKind::AddrInUse => {
+                "another process listens there: stop it, or choose another port; port 0 takes a free one"
+            }
+            std::io::ErrorKind::AddrNotAvailable => "no interface of this machine has that address",
+            _ => "choose another address",
+        };
         Error::new(ErrorKind::Usage, "listen for blob requests")
             .key(addr)
             .message("the address can't be used")
+            .hint(hint)
             .source(error)
     })
 }

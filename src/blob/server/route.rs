@@ -11,6 +11,7 @@ use axum::response::{IntoResponse as _, Response};
 use futures::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
+use percent_encoding::percent_decode_str;
 
 use super::auth::Caller;
 use super::incoming::Incoming;
@@ -33,9 +34,13 @@ pub(super) struct Call<'a> {
 pub(super) struct Query(Vec<(String, String)>);
 
 impl Query {
-    fn of(parts: &Parts) -> Self {
+    /// What can't be decoded is refused: replacement characters would name another blob.
+    fn of(parts: &Parts) -> Result<Self, Refusal> {
         let query = parts.uri.query().unwrap_or_default();
-        Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
+        if percent_decode_str(query).decode_utf8().is_err() {
+            return Err(Refusal::bad_request("the query is not encoded UTF-8"));
+        }
+        Ok(Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect()))
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
@@ -99,7 +104,7 @@ async fn route(site: &Arc<Site>, parts: &Parts, body: &Incoming) -> Result<Respo
         return Ok(preflight(&parts.headers));
     }
     let path = parts.uri.path();
-    let query = Query::of(parts);
+    let query = Query::of(parts)?;
     let host = parts.headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     let host = host.rsplit_once(':').map_or(host, |(name, _port)| name).to_ascii_lowercase();
     if let Some((store_id, access)) = location::parse_host(&host) {
