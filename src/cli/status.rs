@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -15,7 +16,10 @@ use crate::cutover::{Cutover, Standing};
 use crate::error::{ErrorKind, Exit, Result};
 use crate::protocol::phase::{Authority, Phase};
 use crate::snapshot::Manifest;
-use crate::target::control::{Audit, SweepRow};
+use crate::target::control::{Audit, SessionRow, SweepRow};
+
+/// By how many seconds the clocks of two machines may differ.
+const CLOCK_DIFFERENCE_S: i64 = 2;
 
 /// Show the phase, the gates, the last runs and the next step
 ///
@@ -58,6 +62,10 @@ struct StatusReport {
     #[serde(skip_serializing_if = "Option::is_none")]
     boxes_changed: Option<usize>,
     next: String,
+    #[serde(skip)]
+    lease: Duration,
+    #[serde(skip)]
+    now: Timestamp,
 }
 
 pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit> {
@@ -90,6 +98,8 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
         boxes_changed,
         next: next(phase, standing.as_ref()),
         standing,
+        lease: stores.plan.plan.timing.lease.0,
+        now: context.clock.now(),
     };
     context.output.report(&report)?;
     Ok(Exit::Done)
@@ -110,6 +120,19 @@ fn ticks(standing: Option<&Standing>) -> BTreeMap<String, bool> {
         Some(standing) => standing.gates.iter().map(|state| (state.gate.to_string(), state.open)).collect(),
         None => crate::gate::Gate::ALL.iter().map(|gate| (gate.to_string(), true)).collect(),
     }
+}
+
+/// An open session: whether its process still renews it, as far as one look and its own clock can tell.
+fn session_line(session: &SessionRow, lease: Duration, now: Timestamp) -> String {
+    let SessionRow { name, kind, began, .. } = session;
+    let silent_s = now.duration_since(session.renewed.unwrap_or(*began)).as_secs();
+    if silent_s <= i64::try_from(lease.as_secs()).unwrap_or(i64::MAX) + CLOCK_DIFFERENCE_S {
+        return format!("running    {name} ({kind}), since {began:.0}");
+    }
+    format!(
+        "silent     {name} ({kind}), since {began:.0}, not renewed for {silent_s} s: if its process is gone, start \
+         it once more under the same name, on the same machine, which ends this session"
+    )
 }
 
 fn next(phase: Phase, standing: Option<&Standing>) -> String {
@@ -143,7 +166,7 @@ impl Report for StatusReport {
             writeln!(text, "gates      to {}", standing.target)?;
             write_gates(text, &standing.gates)?;
             for session in &standing.open_sessions {
-                writeln!(text, "running    {} ({}), since {:.0}", session.name, session.kind, session.began)?;
+                writeln!(text, "{}", session_line(session, self.lease, self.now))?;
             }
             if standing.intents > 0 {
                 writeln!(text, "in doubt   {} writes through a gateway, or under way", standing.intents)?;
@@ -175,5 +198,35 @@ impl Report for StatusReport {
             writeln!(text, "boxes      {changed} changed in {}", self.plan)?;
         }
         writeln!(text, "next       {}", self.next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::control::{SessionKind, SessionState};
+
+    #[test]
+    fn a_session_that_is_not_renewed_is_told_from_one_that_is() {
+        let at = |second: i64| Timestamp::from_second(1_800_000_000 + second).unwrap();
+        let row = SessionRow {
+            id: "s".to_owned(),
+            name: "blue".to_owned(),
+            kind: SessionKind::Gateway,
+            counter: 7,
+            state: SessionState::Open,
+            began: at(0),
+            renewed: Some(at(100)),
+            ended: None,
+            acknowledged: None,
+            gap: None,
+        };
+        let line = |row: &SessionRow, second| session_line(row, Duration::from_secs(10), at(second));
+        assert!(line(&row, 103).starts_with("running    blue (gateway), since "));
+        let silent = line(&row, 400);
+        assert!(silent.starts_with("silent     blue") && silent.contains("for 300 s: "), "{silent}");
+        // Killed before its first renewal, and a clock that is behind.
+        assert!(line(&SessionRow { renewed: None, ..row.clone() }, 60).contains("for 60 s"));
+        assert!(line(&row, 90).starts_with("running"));
     }
 }

@@ -126,6 +126,7 @@ impl Session {
             ended: None,
             acknowledged: None,
             gap: None,
+            renewed: None,
         };
         control.open_session(&row).await?;
         let shared = Arc::new(Shared {
@@ -273,6 +274,7 @@ impl Shared {
         let mut row = held(&self.row).clone();
         let seen = row.counter;
         row.counter += 1;
+        row.renewed = Some(self.clock.now());
         if self.control.update_session(&row, seen).await? {
             held(&self.lease).renewed(sent, self.clock.monotonic());
             held(&self.row).counter = row.counter;

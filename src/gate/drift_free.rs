@@ -174,6 +174,7 @@ mod tests {
             ended: Some(minute(0)),
             acknowledged: None,
             gap: None,
+            renewed: None,
         };
         facts.sessions.push(session);
         assert!(judge(&facts, 2).summary.contains("uncleanly"));

@@ -155,6 +155,7 @@ mod tests {
             ended: ended.map(second),
             acknowledged: None,
             gap: gap.map(second),
+            renewed: None,
         }
     }
 

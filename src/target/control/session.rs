@@ -23,6 +23,10 @@ pub struct SessionRow {
     pub state: SessionState,
     /// When it began, for people.
     pub began: Timestamp,
+    /// When its row was last renewed, by the wall clock of its process: for people alone. Whether it lapsed is
+    /// judged by who watches the counter.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub renewed: Option<Timestamp>,
     /// When it ended, for people and for the `settle` window.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<Timestamp>,

@@ -229,11 +229,13 @@ fn sessions() {
         counter: 3,
         state: SessionState::Open,
         began: at(0),
+        renewed: None,
         ended: None,
         acknowledged: None,
         gap: None,
     };
     row("session-open", &Key::new("S#", "s1"), &open);
+    row("session-renewed", &Key::new("S#", "s1"), &SessionRow { renewed: Some(at(6)), ..open.clone() });
     let ended = SessionRow {
         kind: SessionKind::Gateway,
         state: SessionState::Unclean,

@@ -221,6 +221,7 @@ async fn a_sweep_that_began_too_soon_after_an_unclean_end_does_not_count() {
         ended: Some(now),
         acknowledged: None,
         gap: None,
+        renewed: None,
     };
     rig.control.open_session(&row).await.unwrap();
     assert_eq!(closed(flip(&rig, None).await), "closed: drift-free");
