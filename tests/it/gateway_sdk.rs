@@ -1,6 +1,13 @@
 //! The official SDKs, unchanged, through the gateway: before stores in other processes, over TLS and not. The
 //! scripts are in `tests/node/` and `tests/python/`, and the same that the Blob server is tested with.
 
+use std::sync::Arc;
+
+use migrate::clock::SystemClock;
+use migrate::plan::Plan;
+use migrate::protocol::phase::Phase;
+use migrate::target::control::{Control, Mode};
+use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
 use serde_json::Value;
 
 use crate::canonical::Canonical;
@@ -38,6 +45,22 @@ fn environment(sandbox: &Sandbox, gateway: &Gateway, access: &str) -> Vec<(&'sta
     ]
 }
 
+/// Makes DynamoDB the authority, or Blob again, as a flip with all gates open would.
+pub(crate) fn flip(sandbox: &Sandbox, table: &str, phase: Phase) {
+    let plan: Plan = toml::from_str(&format!(
+        "[source]\nstore = \"test\"\n[target]\ntable = \"{table}\"\npartition_key = \"PK\"\nsort_key = \"SK\"\n[[ignore]]\nblobs = \"*\"\nreason = \"none\"\n",
+    ))
+    .unwrap();
+    let config = DynamoConfig::new(plan.target, Arc::new(SystemClock::new()));
+    let config = config.endpoint(sandbox.variable("DYNAMODB_ENDPOINT"));
+    runtime().block_on(async {
+        let control = Control::new(Arc::new(DynamoTarget::connect(config).await.unwrap()));
+        let seen = control.mode().await.unwrap().unwrap();
+        let to = Mode { phase, epoch: seen.epoch.next(), ..seen.clone() };
+        assert!(control.flip(&seen, &to, None).await.unwrap());
+    });
+}
+
 /// Stops it, and demands that everything the SDK wrote is in both stores.
 fn all_is_mirrored(gateway: Gateway, sandbox: &Sandbox, written_min: u64, compared_min: u64) {
     let report = gateway.stop().expect(0).json();
@@ -55,6 +78,33 @@ fn javascript(script: &str, access: &str, local: Option<&Local>, (written_min, c
     let environment = environment(&sandbox, &gateway, access);
     runtime().block_on(crate::blob_sdk::node(script, "./canonical.mjs", &environment));
     all_is_mirrored(gateway, &sandbox, written_min, compared_min);
+}
+
+/// The same once DynamoDB is the authority: what the SDK is told comes from there.
+fn javascript_after_the_flip(script: &str, access: &str, local: Option<&Local>, least: (u64, u64)) {
+    let (sandbox, _stores) = stage(TOKEN, access, local);
+    // The first start makes the mode item.
+    Gateway::start(&sandbox, &[]).stop();
+    flip(&sandbox, if local.is_some() { "test-reverse" } else { "test" }, Phase::Cutover);
+    let gateway = Gateway::start(&sandbox, &["--url-form", "canonical"]);
+    let environment = environment(&sandbox, &gateway, access);
+    runtime().block_on(crate::blob_sdk::node(script, "./canonical.mjs", &environment));
+    all_is_mirrored(gateway, &sandbox, least.0, least.1);
+}
+
+#[test]
+fn javascript_can_not_tell_dynamodb_from_a_public_store() {
+    javascript_after_the_flip("sdk.mjs", "public", None, (60, 50));
+}
+
+#[test]
+fn javascript_can_not_tell_dynamodb_from_a_private_store() {
+    javascript_after_the_flip("sdk.mjs", "private", None, (60, 50));
+}
+
+#[test]
+fn its_first_major_version_can_not_tell_dynamodb_from_a_store() {
+    javascript_after_the_flip("sdk1.mjs", "public", None, (16, 10));
 }
 
 #[test]
