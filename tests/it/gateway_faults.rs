@@ -10,6 +10,7 @@ use std::time::Duration;
 use migrate::ErrorKind;
 use migrate::blob::faults::{Drops, Fault, Faults, Operation};
 use migrate::clock::{Clock as _, SystemClock};
+use migrate::protocol::phase::{Authority, Phase};
 use migrate::target::control::{SessionRow, SessionState};
 use migrate::target::embedded::{Engine, Location};
 use migrate::testing::fault_proxy::{FaultProxy, WireFault};
@@ -206,7 +207,16 @@ async fn land_late(faults: Faults, mut random: ChaCha8Rng, stop: Arc<AtomicBool>
 
 #[test]
 fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
-    const KILLS: u32 = 50;
+    killed_under_load(50, Authority::Source);
+}
+
+/// The same once DynamoDB is the authority: then requests that land late land in the mirror.
+#[test]
+fn a_gateway_that_is_killed_after_the_flip_loses_nothing_that_it_acknowledged() {
+    killed_under_load(10, Authority::Target);
+}
+
+fn killed_under_load(kills: u32, authority: Authority) {
     const WRITERS: u32 = 16;
     let seed = rand::random();
     eprintln!("seed {seed}");
@@ -214,6 +224,12 @@ fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
     let stage = Stage::new();
     let Stage { source, sandbox, runtime, .. } = &stage;
     let tables = stage.tables();
+    let after_flip = authority == Authority::Target;
+    if after_flip {
+        // The first start makes the mode item.
+        Gateway::start(sandbox, &[]).stop();
+        crate::gateway_sdk::flip(sandbox, "test", Phase::Cutover);
+    }
     // Now and then a reply is lost, too.
     source.faults().set_drops(Some(Drops { every: NonZeroU64::new(29).unwrap(), applied: true }));
     let landing = Arc::new(AtomicBool::new(false));
@@ -222,9 +238,10 @@ fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
         ChaCha8Rng::seed_from_u64(random.random()),
         landing.clone(),
     ));
-    let load = Load::start(runtime, WRITERS, random.random(), true);
+    // An authority with conditions on its anchors takes no write late that it did not acknowledge.
+    let load = Load::start(runtime, WRITERS, random.random(), !after_flip);
     let mut left = 0;
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let gateway = Gateway::start(sandbox, &[]);
         load.to(&[&gateway]);
         runtime.block_on(load.more(random.random_range(1..20)));
@@ -232,7 +249,7 @@ fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
         load.to(&[]);
         left += tables.intents().len();
     }
-    assert!(left > KILLS as usize, "kills hit writes under way");
+    assert!(left > kills as usize, "kills hit writes under way");
     let gateway = Gateway::start(sandbox, &["--interval", "1h"]);
     runtime.block_on(async {
         until("what the dead left is settled", async || tables.intents_later().await.is_empty()).await;
@@ -249,7 +266,7 @@ fn a_gateway_that_is_killed_under_load_loses_nothing_that_it_acknowledged() {
     let report = gateway.stop().expect(0).json();
     assert_eq!(report["clean"], true, "{report}");
     let unclean = tables.sessions().iter().filter(|row| row.state == SessionState::Unclean).count();
-    assert_eq!(unclean, KILLS as usize);
+    assert_eq!(unclean, kills as usize);
     eprintln!("{} blobs, {landed} requests landed late, {left} intents of the dead", known.blobs.len());
     stage.nothing_is_lost(&known.blobs);
 }
