@@ -148,7 +148,9 @@ impl ErrorKind {
             Self::LostRace => {
                 (false, Exit::Unexpected, Some("another writer was first; run the same command again"))
             }
-            Self::AlreadyExists | Self::NotFound => (false, Exit::Unexpected, None),
+            Self::AlreadyExists => (false, Exit::Unexpected, None),
+            // What the plan or the command line names is not there.
+            Self::NotFound => (false, Exit::Usage, None),
             Self::Denied => (
                 false,
                 Exit::Usage,

@@ -52,16 +52,17 @@ use crate::sweep::Level;
 /// never overwritten. Afterwards `migrate validate` proves the result and `migrate status` shows what is left.
 ///
 /// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt",
-/// "unnoted", "kept", "passed"}, "backfill", "sweeps": how many, "bypassed": changes past the gateway, "last_sweep"
-/// (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"}, "intents_left", "clean", "operations",
-/// "requests"}.
+/// "unnoted", "kept", "passed"} ("in_doubt": writes whose outcome nobody was told), "backfill", "sweeps": how many, "bypassed": changes past the gateway, "last_sweep"
+/// (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"}, "intents_left" (writes that are to be
+/// settled yet; null where the
+/// control table could not be asked), "clean", "operations", "requests"}.
 /// With `--once`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
 /// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
 /// in `validate`], "replay", "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB,
 /// "next"}.
 ///
 /// Exit codes: 0 both stores are equal, or the gateway was stopped in good order; 3 some pathnames failed or
-/// can't be mapped, the first load was not finished, or writes are left in doubt; 5 differences remain; 6 DynamoDB is the authority already, or
+/// can't be mapped, the first load was not finished, writes are left to be settled, or the control table was out of reach at the end; 5 differences remain; 6 DynamoDB is the authority already, or
 /// another dual-write of this name runs.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -222,7 +223,7 @@ async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::
     };
     let report = Box::pin(serve.run(&context.events, &context.cancel)).await?;
     let loaded = report.backfill.is_some() || report.authority == Some(Authority::Target);
-    let good = report.clean && report.intents_left == 0 && loaded;
+    let good = report.clean && report.intents_left == Some(0) && loaded;
     context.output.report(&ServedReport { command: "dual-write", served: &report, asked: stores.asked() })?;
     Ok(if good { Exit::Done } else { Exit::SomeKeysFailed })
 }
@@ -263,7 +264,7 @@ impl Report for ServedReport<'_> {
                 [counts.written, counts.refused, counts.in_doubt, counts.unnoted].map(HumanCount);
             writeln!(
                 text,
-                "gateway    {written} writes, {refused} refused, {in_doubt} in doubt, {unnoted} without notes"
+                "gateway    {written} writes, {refused} refused, {in_doubt} without an outcome, {unnoted} without notes"
             )?;
         }
         match backfill {
@@ -276,8 +277,12 @@ impl Report for ServedReport<'_> {
         let past = HumanCount(*bypassed);
         writeln!(text, "sweeps     {}; {past} changes went past the gateway", HumanCount(*sweeps))?;
         writeln!(text, "replay     {} intents removed", HumanCount(replay.cleared))?;
-        if *intents_left > 0 {
-            writeln!(text, "in doubt   {intents_left} writes: the next `migrate dual-write` settles them")?;
+        match intents_left {
+            Some(0) => {}
+            Some(left) => {
+                writeln!(text, "unsettled  {left} writes: the next `migrate dual-write` settles them")?;
+            }
+            None => writeln!(text, "unsettled  unknown: the control table can't be reached")?,
         }
         let ended =
             if *clean { "clean" } else { "unclean: sweeps count only after the plan's `timing.settle`" };

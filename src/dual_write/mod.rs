@@ -9,3 +9,4 @@ pub mod once;
 pub mod replay;
 pub mod serve;
 pub mod session;
+mod stopping;

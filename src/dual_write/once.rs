@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::mirroring::Mirroring;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
+use super::stopping::Stopping;
 use crate::backfill::{self, BackfillReport};
 use crate::converge::Converger;
 use crate::error::{ErrorKind, Result};
@@ -86,10 +87,12 @@ impl Once<'_> {
         };
         let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
         let epoch = session.mode().epoch;
-        let converger = Converger { permit: session.permit(), ..self.converger.clone() };
+        let permit = Arc::new(Stopping { permit: session.permit(), stop: cancel.clone() });
+        let converger = Converger { permit, ..self.converger.clone() };
         let result = self.work(&converger, &session.id(), epoch, events, cancel).await;
         match &result {
-            // An interruption is heard between requests: nothing is in flight.
+            // An interruption is heard between requests: nothing is in flight. Where it cut a change short, the
+            // session says so itself.
             Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
             _ => session.close().await?,
         }

@@ -16,11 +16,12 @@ use super::mirroring::Mirroring;
 use super::once::backfill_evidence;
 use super::replay::{Replay, ReplayReport};
 use super::session::{Opening, Session};
+use super::stopping::Stopping;
 use crate::backfill::{self, BackfillReport};
 use crate::blob::BlobStore;
 use crate::blob::server::{Server, ServerConfig, TlsIdentity};
 use crate::converge::Converger;
-use crate::error::{ErrorKind, Result};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::plan::{CaptureMode, Plan};
 use crate::protocol::phase::Authority;
@@ -31,6 +32,8 @@ use crate::target::control::{Header, SessionKind, names};
 const END_GRACE: Duration = Duration::from_secs(10);
 /// Sweeps in a row that each settled something; then the next one waits for its time.
 const SWEEPS_IN_A_ROW_MAX: usize = 5;
+/// So many pathnames of what a sweep leaves are named.
+const NAMED_MAX: usize = 3;
 /// The pause after work that failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -91,8 +94,9 @@ pub struct ServeReport {
     pub last_sweep: Option<SweepReport>,
     /// What the replay found last, and how many intents it removed in all.
     pub replay: ReplayReport,
-    /// Intents that are left: writes that are in doubt, or another gateway's.
-    pub intents_left: usize,
+    /// Intents that are left: writes that are in doubt, or another gateway's; none where the control table
+    /// could not be asked.
+    pub intents_left: Option<usize>,
     /// Whether the session ended clean.
     pub clean: bool,
 }
@@ -144,11 +148,28 @@ impl Serve<'_> {
         }
         watching.end().await;
         report.replay = replaying.await.unwrap_or_default();
-        gateway.close(END_GRACE).await?;
-        report.clean = gateway.ended_clean();
-        report.intents_left = control.intents().await?.len();
+        // The tables may be away: what is known is told all the same, and the next start ends the session.
+        let ended = async {
+            gateway.close(END_GRACE).await?;
+            report.clean = gateway.ended_clean();
+            report.intents_left = Some(control.intents().await?.len());
+            Ok(())
+        };
+        if let Err(error) = self.in_time("end the session", ended).await {
+            events.report(Event::Warning(error.to_string()));
+        }
         report.gateway = with_gateway.then(|| gateway.counts());
         Ok(report)
+    }
+
+    async fn in_time<T>(&self, what: &'static str, asked: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::select! {
+            biased;
+            answer = asked => answer,
+            () = self.converger.clock().sleep(END_GRACE + END_GRACE / 2) => {
+                Err(Error::new(ErrorKind::OutcomeUnknown, what).message("no answer in time"))
+            }
+        }
     }
 
     /// The parts, with what goes to the store behind the gateway counted.
@@ -232,7 +253,11 @@ impl Serve<'_> {
         events: &Events,
         stop: &CancellationToken,
     ) -> Result<bool> {
-        let converger = Converger { permit: ticket.session.permit(), ..self.converger.clone() };
+        let mut permit = ticket.session.permit();
+        if ticket.authority == Authority::Source {
+            permit = Arc::new(Stopping { permit, stop: stop.clone() });
+        }
+        let converger = Converger { permit, ..self.converger.clone() };
         report.authority = Some(ticket.authority);
         let first = report.backfill.is_none() && ticket.authority == Authority::Source;
         let mut work = pin!(async {
@@ -307,8 +332,21 @@ fn told(number: u64, sweep: &SweepReport) -> String {
     match (found, sweep.obstacles().is_empty()) {
         (_, true) => format!("sweep {number}: {} blobs, no differences", sweep.compared),
         (0, false) => format!("sweep {number}: {}", sweep.obstacles().join("; ")),
-        _ => format!("sweep {number}: {found} differences, {} settled", found - left),
+        _ => format!("sweep {number}: {found} differences, {} settled{}", found - left, named(sweep)),
     }
+}
+
+/// The first of what a sweep leaves.
+fn named(sweep: &SweepReport) -> String {
+    let left = sweep.present_drift();
+    let mut names: Vec<String> =
+        left.iter().take(NAMED_MAX).map(|drift| format!("{} ({})", drift.pathname, drift.kind)).collect();
+    match left.len().checked_sub(NAMED_MAX) {
+        Some(more @ 1..) => names.push(format!("{more} more")),
+        _ if left.is_empty() => return String::new(),
+        _ => {}
+    }
+    format!("; left: {}", names.join(", "))
 }
 
 /// The watch in its task.

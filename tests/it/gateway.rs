@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use migrate::clock::{Clock as _, SystemClock};
 use migrate::target::embedded::{Engine, Location};
+use migrate::value::Value;
 use reqwest::StatusCode;
-use serde_json::Value;
+use serde_json::Value as Json;
 
 use crate::local::Source;
 use crate::support::{Run, Running, Sandbox};
@@ -236,7 +237,7 @@ pub(crate) fn windowed<'a>(command: &[&'a str]) -> Vec<&'a str> {
     command.iter().copied().chain(WINDOWS).collect()
 }
 
-pub(crate) fn no_drift(sandbox: &Sandbox) -> Value {
+pub(crate) fn no_drift(sandbox: &Sandbox) -> Json {
     let report = sandbox.run(&windowed(&["validate", "--output", "json"])).expect(0).json();
     assert_eq!(report["sweeps"][0]["drift"], serde_json::json!([]), "{report}");
     report
@@ -310,7 +311,7 @@ fn it_tells_who_it_is_and_serves_nobody_without_the_token() {
             let reply = request.send().await.unwrap();
             assert_eq!(reply.status(), StatusCode::FORBIDDEN);
             assert!(reply.headers().contains_key("x-migrate-gateway"));
-            let body: Value = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
+            let body: Json = serde_json::from_str(&reply.text().await.unwrap()).unwrap();
             assert_eq!(body["error"]["code"], "forbidden");
         }
     });
@@ -385,6 +386,19 @@ fn sweeps_find_what_went_past_the_gateway() {
 }
 
 #[test]
+fn tables_that_nobody_made_are_named_with_what_makes_them() {
+    let (source, engine) = (Source::empty(), Engine::start(&Location::Memory, None).unwrap());
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    let commands: [&[&str]; 4] =
+        [&["dual-write", "--listen", "127.0.0.1:0"], &["dual-write", "--once"], &["validate"], &["status"]];
+    for command in commands {
+        sandbox.run(command).expect_error(2, &["test", "migrate provision"]);
+    }
+}
+
+#[test]
 fn without_a_gateway_sweeps_alone_follow() {
     let (source, engine) = (Source::empty(), Engine::start(&Location::Memory, None).unwrap());
     let mut sandbox = source.sandbox();
@@ -398,4 +412,21 @@ fn without_a_gateway_sweeps_alone_follow() {
     source.put("r/2.json", "{}");
     runtime().block_on(until("a sweep finds it", async || tables.count_later().await == 2));
     assert_eq!(following.signal("TERM"), Some(0));
+}
+
+#[test]
+fn what_a_sweep_can_not_settle_is_named() {
+    let (source, engine) = (Source::empty(), Engine::start(&Location::Memory, None).unwrap());
+    let mut sandbox = source.sandbox();
+    sandbox.write("migration-plan.md", PLAN);
+    sandbox.set("DYNAMODB_ENDPOINT", &engine.endpoint());
+    sandbox.run(&["provision"]).expect(0);
+    let tables = source.tables(&engine.endpoint(), "test");
+    let theirs = [("PK", Value::s("R#theirs")), ("SK", Value::s("META"))];
+    tables.put(theirs.map(|(name, value)| (name.to_owned(), value)).into());
+    source.put("r/theirs.json", "{}");
+    let gateway = Gateway::start(&sandbox, &["--interval", "200ms"]);
+    runtime().block_on(until("two sweeps end", async || tables.sweeps_later().await > 1));
+    let run = gateway.stop();
+    assert!(run.stderr.contains("; left: r/theirs.json (collision)"), "{}", run.stderr);
 }

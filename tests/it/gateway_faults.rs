@@ -359,6 +359,40 @@ fn a_gateway_that_is_killed_while_dynamodb_is_away_loses_nothing() {
     eprintln!("the slowest write took {:?}", dynamodb_is_out_of_order(&WireFault::Silence, true));
 }
 
+#[test]
+fn a_gateway_that_is_stopped_while_dynamodb_is_away_says_what_it_did() {
+    for fault in [WireFault::ResetBefore, WireFault::Silence] {
+        let mut stage = Stage::new();
+        let proxy = stage.runtime.block_on(FaultProxy::start(&stage.engine.endpoint())).unwrap();
+        stage.sandbox.set("DYNAMODB_ENDPOINT", &proxy.endpoint());
+        let gateway = Gateway::start(&stage.sandbox, &[]);
+        let client = gateway.client();
+        let tables = stage.tables();
+        let loaded = until("a sweep is done", async || tables.sweeps_later().await > 0);
+        stage.runtime.block_on(loaded);
+        proxy.outage(Some(fault.clone()));
+        let put = stage.runtime.block_on(client.put("r/1.json", "{}".to_owned())).unwrap();
+        assert_eq!(put.0, StatusCode::OK, "{put:?}");
+        let clock = SystemClock::new();
+        let run = gateway.stop().expect(3);
+        let took = clock.monotonic();
+        assert!(took < Duration::from_secs(28), "whoever stops services waits half a minute: {took:?}");
+        let report = run.json();
+        assert_eq!((&report["gateway"]["written"], &report["clean"]), (&1.into(), &false.into()), "{report}");
+        assert_eq!(report["intents_left"], serde_json::Value::Null, "{report}");
+        assert!(!run.stderr.contains("error: "), "{}", run.stderr);
+        // The next start ends the session, and finds what was written.
+        proxy.outage(None);
+        Gateway::start(&stage.sandbox, &[]).stop();
+        stage.sandbox.run(&windowed(&["dual-write", "--once"])).expect(0);
+        assert!(tables.sessions().iter().all(|row| row.state != SessionState::Open));
+        stage.nothing_is_lost(&BTreeMap::from([(
+            "r/1.json".to_owned(),
+            BTreeSet::from([Some("{}".to_owned())]),
+        )]));
+    }
+}
+
 /// One way in which Blob is out of order, and what clients are told of it: the status, and `retry-after`.
 struct Disorder {
     begin: fn(&Faults, &FaultProxy),

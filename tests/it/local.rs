@@ -250,6 +250,11 @@ impl Tables<'_> {
         self.control.intents().await.unwrap()
     }
 
+    /// How many sweeps came to their end, for those who wait.
+    pub(crate) async fn sweeps_later(&self) -> usize {
+        self.control.sweeps().await.unwrap().len()
+    }
+
     /// How many rows the data table has, for those who wait.
     pub(crate) async fn count_later(&self) -> usize {
         let scan = Scan::share(0, 1);
