@@ -14,7 +14,11 @@ use crate::blob::wire::{DeleteRequest, HeadReply, ListReply, PutReply};
 pub(super) async fn put(call: &Call<'_>) -> Result<Response, Refusal> {
     let pathname = Pathname::new(call.query.require("pathname")?);
     let options = call.options(&pathname, ContentType::OfTheBody)?;
-    let body = call.limited_body(None)?;
+    let mut total = 0;
+    let body = call.limited_body(move |came| {
+        total += came;
+        total
+    })?;
     let head = call.site.store.put(&pathname, body, &options).await?;
     Ok(uploaded(call, head))
 }

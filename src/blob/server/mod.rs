@@ -27,7 +27,6 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -153,7 +152,7 @@ struct Site {
     /// Connections, and callbacks on their way.
     tasks: TaskTracker,
     /// Bytes that came in for uploads whose client token limits them.
-    uploaded: Mutex<HashMap<String, Arc<AtomicU64>>>,
+    uploaded: Mutex<HashMap<String, Arc<Mutex<multipart::Received>>>>,
 }
 
 impl Site {

@@ -1,7 +1,8 @@
 //! The three steps of a multipart upload.
 
-use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use axum::response::Response;
 use percent_encoding::percent_decode_str;
@@ -14,6 +15,31 @@ use super::route::Call;
 use crate::blob::store::{Part, Upload};
 use crate::blob::types::Pathname;
 use crate::blob::wire::{PartEntry, PartReply, UploadReply, header};
+
+/// An upload of which nothing comes for so long is forgotten: a part that comes later is limited by itself.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What came in, in bytes, for an upload that is limited.
+#[derive(Default)]
+pub(super) struct Received {
+    parts: HashMap<u32, u64>,
+    total: u64,
+    /// When its last part began, by the monotonic clock.
+    at: Duration,
+}
+
+impl Received {
+    /// So much came of a part in one request; returns what counts in all. A part that is sent again counts as
+    /// its longest sending: whichever of them is stored, no more is.
+    fn count(&mut self, number: u32, came: u64) -> u64 {
+        let part = self.parts.entry(number).or_default();
+        if came > *part {
+            self.total += came - *part;
+            *part = came;
+        }
+        self.total
+    }
+}
 
 pub(super) async fn step(call: &Call<'_>) -> Result<Response, Refusal> {
     let pathname = Pathname::new(call.query.require("pathname")?);
@@ -31,8 +57,11 @@ async fn create(call: &Call<'_>, pathname: &Pathname) -> Result<Response, Refusa
     if let Caller::Client(grant) = &call.caller
         && grant.maximum_size_in_bytes.is_some()
     {
+        let now = call.site.clock.monotonic();
         let mut uploaded = call.site.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
-        uploaded.insert(upload.upload_id.clone(), Arc::default());
+        uploaded.retain(|_, received| now.saturating_sub(held(received).at) < ABANDONED_AFTER);
+        let received = Received { at: now, ..Received::default() };
+        uploaded.insert(upload.upload_id.clone(), Arc::new(Mutex::new(received)));
     }
     Ok(ok(&UploadReply::from(upload)))
 }
@@ -43,7 +72,13 @@ async fn upload_part(call: &Call<'_>, pathname: &Pathname) -> Result<Response, R
     let upload = named_upload(call)?;
     let number = call.header(header::MPU_PART_NUMBER)?.and_then(|number| number.parse().ok());
     let number = number.ok_or_else(|| Refusal::bad_request("`x-mpu-part-number` must be a number from 1"))?;
-    let body = call.limited_body(uploaded(call, &upload))?;
+    let received = uploaded(call, &upload).unwrap_or_default();
+    held(&received).at = call.site.clock.monotonic();
+    let mut sent = 0;
+    let body = call.limited_body(move |came| {
+        sent += came;
+        held(&received).count(number, sent)
+    })?;
     let part = call.site.store.upload_part(pathname, &upload, number, body).await?;
     Ok(ok(&PartReply { etag: part.etag.as_str().to_owned() }))
 }
@@ -68,7 +103,26 @@ fn named_upload(call: &Call<'_>) -> Result<Upload, Refusal> {
     Ok(Upload { upload_id: required(header::MPU_UPLOAD_ID)?.to_owned(), key: key.into_owned() })
 }
 
-fn uploaded(call: &Call<'_>, upload: &Upload) -> Option<Arc<AtomicU64>> {
+fn held(received: &Mutex<Received>) -> MutexGuard<'_, Received> {
+    received.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn uploaded(call: &Call<'_>, upload: &Upload) -> Option<Arc<Mutex<Received>>> {
     let uploaded = call.site.uploaded.lock().unwrap_or_else(PoisonError::into_inner);
     uploaded.get(&upload.upload_id).cloned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_that_is_sent_again_counts_once() {
+        let mut received = Received::default();
+        for _ in 0..3 {
+            received.count(1, 3);
+            assert_eq!(received.count(1, 5), 5);
+        }
+        assert_eq!(received.count(2, 4), 9);
+    }
 }

@@ -1,7 +1,5 @@
 //! What the headers of a write ask for.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -129,22 +127,23 @@ impl Call<'_> {
         })
     }
 
-    /// The body for the store, cut off where a grant's limit is passed. `before` counts what came in
-    /// for the same blob in other requests.
-    pub(super) fn limited_body(&self, before: Option<Arc<AtomicU64>>) -> Result<Body, Refusal> {
+    /// The body for the store, cut off where a grant's limit is passed. `count` is told what comes in, and says
+    /// how much that is in all for the same blob.
+    pub(super) fn limited_body(
+        &self,
+        mut count: impl FnMut(u64) -> u64 + Send + 'static,
+    ) -> Result<Body, Refusal> {
         let body = self.body.body();
         let Caller::Client(grant) = &self.caller else { return Ok(body) };
         let Some(max) = grant.maximum_size_in_bytes else { return Ok(body) };
         let length = body.length();
-        let total = before.unwrap_or_default();
         let message = format!("the file length cannot be greater than {max} bytes");
         if length.is_some_and(|length| length > max) {
             return Err(Refusal::bad_request(message));
         }
         let counted = body.into_stream().map(move |chunk| {
             let chunk = chunk?;
-            let came = chunk.len() as u64;
-            if total.fetch_add(came, Ordering::Relaxed) + came > max {
+            if count(chunk.len() as u64) > max {
                 return Err(Error::new(ErrorKind::Usage, "receive a body").message(&message));
             }
             Ok(chunk)
