@@ -51,19 +51,20 @@ use crate::sweep::Level;
 /// holds the version that the store has now, else from the store. Items that are not this program's are
 /// never overwritten. Afterwards `migrate validate` proves the result and `migrate status` shows what is left.
 ///
-/// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt",
-/// "unnoted", "kept", "passed"} ("in_doubt": writes whose outcome nobody was told), "backfill", "sweeps": how many, "bypassed": changes past the gateway, "last_sweep"
-/// (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"}, "intents_left" (writes that are to be
-/// settled yet; null where the
-/// control table could not be asked), "clean", "operations", "requests"}.
+/// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt": writes
+/// whose outcome nobody was told, "unnoted", "kept", "passed"}, "backfill", "sweeps": how many, "bypassed":
+/// changes past the gateway, "last_sweep" (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"},
+/// "intents_left": writes to be settled yet, or null where the control table could not be asked, "clean",
+/// "operations", "requests"}.
 /// With `--once`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
 /// "ignored", "accepted", "quarantined": [pathname], "unmapped", "failed": [[pathname, why]]}, "sweeps": [as
 /// in `validate`], "replay", "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB,
 /// "next"}.
 ///
 /// Exit codes: 0 both stores are equal, or the gateway was stopped in good order; 3 some pathnames failed or
-/// can't be mapped, the first load was not finished, writes are left to be settled, or the control table was out of reach at the end; 5 differences remain; 6 DynamoDB is the authority already, or
-/// another dual-write of this name runs.
+/// can't be mapped, the first load was not finished, writes are left to be settled, or the control table was out of
+/// reach at the end; 5 differences remain; 6 DynamoDB is the authority already, or another dual-write of this name
+/// runs.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate dual-write --once --target embedded
