@@ -9,9 +9,9 @@ use aws_config::meta::credentials::CredentialsProviderChain;
 use aws_config::meta::region::ProvideRegion as _;
 use aws_config::{BehaviorVersion, Region};
 use aws_sdk_dynamodb::Client;
-use aws_sdk_dynamodb::config::Credentials;
 use aws_sdk_dynamodb::config::retry::RetryConfig;
 use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
+use aws_sdk_dynamodb::config::{Credentials, StalledStreamProtectionConfig};
 use url::{Host, Url};
 
 use super::pace::{Pace, Patience};
@@ -94,6 +94,8 @@ impl DynamoTarget {
             .build();
         let mut loader = aws_config::defaults(BehaviorVersion::latest())
             .retry_config(RetryConfig::disabled())
+            // Bodies are whole, in memory, and each attempt has its time.
+            .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(timeouts);
         if let Some(url) = &endpoint {
             loader = loader.endpoint_url(url);
