@@ -257,38 +257,44 @@ impl Converger {
     /// Sends one prepared change.
     async fn apply(&self, prepared: &Prepared, settled: Settled) -> Result<Attempt> {
         self.permit.check()?;
-        if !self.stored(&prepared.rows, &[&prepared.anchor], prepared.seen.as_ref()).await? {
+        let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
+        let bodies = prepared.bodies();
+        let apart = bodies.is_none();
+        if apart && !self.stored(&prepared.rows, &[anchor], seen).await? {
             return Ok(Attempt::NotSent);
         }
-        let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
         let mut writes = prepared.writes();
         writes.extend(prepared.beside.iter().cloned());
+        writes.extend(bodies.into_iter().flatten());
         writes.extend(settled.writes);
         let sent = self.send(&anchor.rev, writes).await?;
+        if apart {
+            self.drop_unnamed(prepared, &sent).await;
+        }
         Ok(match sent {
-            Sent::Applied => {
-                self.drop_beside(seen, Some(anchor)).await;
-                Attempt::Written(Written::Applied)
-            }
+            Sent::Applied => Attempt::Written(Written::Applied),
             Sent::Unknown => Attempt::Written(Written::Unknown),
-            Sent::GroupMoved => {
-                self.drop_new(prepared, None).await;
-                Attempt::Written(Written::Refused { found: None })
-            }
+            Sent::GroupMoved => Attempt::Written(Written::Refused { found: None }),
             Sent::Raced(found) => {
-                let rev = found.as_ref().and_then(Anchor::rev_of);
-                if rev.as_ref() == Some(&anchor.rev) {
-                    self.drop_beside(seen, Some(anchor)).await;
-                } else {
-                    self.drop_new(prepared, found.as_ref()).await;
-                }
-                Attempt::Written(Written::Refused { found: rev })
+                Attempt::Written(Written::Refused { found: found.as_ref().and_then(Anchor::rev_of) })
             }
-            Sent::Collision { key, owner } => {
-                self.drop_new(prepared, None).await;
-                Attempt::Collision { key, owner }
-            }
+            Sent::Collision { key, owner } => Attempt::Collision { key, owner },
         })
+    }
+
+    /// Removes what was stored before a transaction, or had been stored before the last one, and is named by
+    /// nothing now.
+    async fn drop_unnamed(&self, prepared: &Prepared, sent: &Sent) {
+        let (seen, anchor) = (prepared.seen.as_ref(), &prepared.anchor);
+        match sent {
+            Sent::Applied => self.drop_beside(seen, Some(anchor)).await,
+            Sent::Unknown => {}
+            Sent::Raced(Some(found)) if Anchor::rev_of(found).as_ref() == Some(&anchor.rev) => {
+                self.drop_beside(seen, Some(anchor)).await;
+            }
+            Sent::Raced(found) => self.drop_new(prepared, found.as_ref()).await,
+            Sent::GroupMoved | Sent::Collision { .. } => self.drop_new(prepared, None).await,
+        }
     }
 
     /// Stores rows beside anchors, and the pages of keys that `seen` does not have; says whether all of them

@@ -14,6 +14,7 @@ use crate::protocol::Rev;
 use crate::protocol::converge::Change;
 use crate::target::control::{
     Anchor, AnchorState, BlobHead, BodyRef, KeysRef, MappedVersion, Member, encode_body, encode_skeleton,
+    names,
 };
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
@@ -21,6 +22,9 @@ use crate::value::{Item, Key, Value, item_bytes};
 
 /// At most this many bytes in one transaction; DynamoDB's bound is 4 MB.
 pub(super) const TRANSACTION_BYTES_MAX: usize = 3_500_000;
+/// A retained body of so many bytes is stored in the transaction itself, where a write costs twice as much: that
+/// saves a request.
+const BODY_IN_TRANSACTION_BYTES_MAX: usize = 4_096;
 /// What an anchor's row is counted as, its keys aside.
 const ANCHOR_BYTES: usize = 2_048;
 
@@ -31,7 +35,8 @@ pub(super) struct Prepared {
     pub(super) anchor: Anchor,
     /// The anchor that was seen, whose rev must still be there.
     pub(super) seen: Option<Anchor>,
-    /// Parts of the retained body, to be stored before the transaction, as are the anchor's pages of keys.
+    /// Parts of the retained body, to be stored before the transaction, as are the anchor's pages of keys; or in
+    /// it: see [`Prepared::bodies`].
     pub(super) rows: Vec<Item>,
     /// What happens to items: puts in the order of the anchor's keys, then removals.
     pub(super) actions: Vec<Action>,
@@ -56,6 +61,8 @@ pub(super) enum Role {
     Put(Key),
     /// Removes an item.
     Removal,
+    /// Stores or removes a retained body; always applies.
+    Body,
 }
 
 /// What happens to one item.
@@ -106,6 +113,35 @@ impl Prepared {
         let mut writes = vec![(Role::Anchor, self.anchor.write(self.expected()))];
         writes.extend(self.actions.iter().map(|action| action.write(&self.anchor.pathname)));
         writes
+    }
+
+    /// What stores the retained body and removes the one before, where the same transaction can do that. None
+    /// where something is to be stored before it, and to be removed after it.
+    pub(super) fn bodies(&self) -> Option<Vec<(Role, Write)>> {
+        let former = self.seen.as_ref().filter(|seen| seen.body != self.anchor.body);
+        let anchors = [Some(&self.anchor), former];
+        let small = anchors.into_iter().flatten().all(|anchor| {
+            anchor.body.as_ref().is_none_or(|body| body.parts <= 1)
+                && anchor.head.as_ref().is_none_or(|head| head.size <= BODY_IN_TRANSACTION_BYTES_MAX as u64)
+        });
+        let paged = |anchor: &Anchor| anchor.pages.is_some();
+        if !small || paged(&self.anchor) || self.seen.as_ref().is_some_and(paged) {
+            return None;
+        }
+        let stored = self.rows.iter().map(|row| Write::Put {
+            table: Table::Control,
+            item: row.clone(),
+            condition: Condition::Always,
+        });
+        let removed = former.and_then(|former| former.body.as_ref()).map(|body| Write::Delete {
+            table: Table::Control,
+            key: names::body(&self.anchor.pathname, &body.rev, 0),
+            condition: Condition::Always,
+        });
+        let writes: Vec<_> = stored.chain(removed).map(|write| (Role::Body, write)).collect();
+        let fits = self.action_count() + self.beside.len() + writes.len() <= ACTIONS_MAX
+            && self.bytes() + BODY_IN_TRANSACTION_BYTES_MAX <= TRANSACTION_BYTES_MAX;
+        fits.then_some(writes)
     }
 
     /// How it ends once it is applied together with what its groups came to.

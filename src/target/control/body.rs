@@ -1,5 +1,6 @@
 //! Retained bodies: the bytes of a blob, compressed, in parts that fit an item.
 
+use std::cell::RefCell;
 use std::io::{BufReader, Read as _, Write as _};
 
 use bytes::Bytes;
@@ -25,6 +26,8 @@ const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
 const SKELETON_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// zstd's own default level: JSON shrinks to a fifth at several hundred MB/s.
 const LEVEL: i32 = 3;
+/// What is packed with a context that is kept; that takes some hundred kilobytes for each thread.
+const SMALL_BYTES_MAX: usize = 64 * 1024;
 
 /// The rows that retain a body under `rev`, and the reference to them. None where it is too long.
 #[must_use]
@@ -56,7 +59,7 @@ pub fn encode_whole(pathname: &Pathname, rev: &Rev, body: &Spooled) -> Result<(B
 }
 
 fn encode(pathname: &Pathname, rev: &Rev, form: BodyForm, bytes: &[u8]) -> (BodyRef, Vec<Item>) {
-    let packed = zstd::bulk::compress(bytes, LEVEL).expect("invariant: compression into memory succeeds");
+    let packed = pack(bytes).expect("invariant: compression into memory succeeds");
     in_parts(pathname, rev, form, &packed)
 }
 
@@ -76,6 +79,25 @@ fn in_parts(pathname: &Pathname, rev: &Rev, form: BodyForm, packed: &[u8]) -> (B
         .collect();
     let parts = u32::try_from(rows.len()).expect("invariant: what is in memory, in parts of 300 KB");
     (BodyRef { rev: rev.clone(), parts, form }, rows)
+}
+
+/// Small bodies are packed with a context that each thread keeps: to make one takes longer than to use it.
+fn pack(bytes: &[u8]) -> std::io::Result<Vec<u8>> {
+    thread_local! {
+        static SMALL: RefCell<Option<zstd::bulk::Compressor<'static>>> = const { RefCell::new(None) };
+    }
+    if bytes.len() > SMALL_BYTES_MAX {
+        return zstd::bulk::compress(bytes, LEVEL);
+    }
+    SMALL.with_borrow_mut(|kept| {
+        let mut compressor = match kept.take() {
+            Some(compressor) => compressor,
+            None => zstd::bulk::Compressor::new(LEVEL)?,
+        };
+        let packed = compressor.compress(bytes);
+        *kept = Some(compressor);
+        packed
+    })
 }
 
 impl Control {

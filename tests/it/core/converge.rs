@@ -80,6 +80,31 @@ async fn a_deletion_leaves_a_tombstone_and_a_new_blob_takes_its_place() {
     rig.check().await;
 }
 
+#[tokio::test]
+async fn a_small_body_comes_and_goes_with_the_transaction_itself() {
+    let rig = Rig::new();
+    let long = |number: u32| format!("{{\"n\": \"{}\"}}", number.to_string().repeat(5_000));
+    let bodies = ["{}".to_owned(), r#"{"n": 1}"#.to_owned(), long(1), long(2), "{}".to_owned()];
+    // A long one is stored before the transaction, or removed after it; then so is the other.
+    let (transacted, inserted) = ([1, 1, 2, 2, 2], [0, 0, 1, 1, 1]);
+    for (number, body) in bodies.into_iter().enumerate() {
+        let calls = || (rig.target.calls(Operation::Transact), rig.target.calls(Operation::Insert));
+        let before = calls();
+        rig.put("r/1.json", body).await;
+        rig.reconcile("r/1.json").await;
+        let after = calls();
+        let made = (after.0 - before.0, after.1 - before.1);
+        assert_eq!(made, (transacted[number], inserted[number]), "body {number}");
+        assert_eq!(rig.parts().len(), 1, "body {number}: only the present one is there");
+        rig.check().await;
+    }
+    let before = rig.target.calls(Operation::Transact);
+    rig.delete("r/1.json").await;
+    rig.reconcile("r/1.json").await;
+    assert!(rig.parts().is_empty());
+    assert_eq!(rig.target.calls(Operation::Transact) - before, 1);
+}
+
 /// Hazard A2: the time never says which state is newer; but a re-put of the same bytes is a new version.
 #[tokio::test]
 async fn the_same_bytes_stored_again_are_another_version() {
