@@ -172,10 +172,12 @@ impl Serve<'_> {
         }
     }
 
-    /// The parts, with what goes to the store behind the gateway counted.
+    /// The parts, with what goes to the store behind the gateway counted: for clients, and for the mirror.
     fn observed(&self) -> Parts {
-        let parts = self.parts.clone();
-        Parts { upstream: self.counted(Arc::clone(&parts.upstream), "upstream"), ..parts }
+        let mut parts = self.parts.clone();
+        parts.converger.fetcher.source = self.counted(Arc::clone(&parts.upstream), "mirror");
+        parts.upstream = self.counted(parts.upstream, "upstream");
+        parts
     }
 
     fn counted(&self, store: Arc<dyn BlobStore>, side: &'static str) -> Arc<dyn BlobStore> {

@@ -46,7 +46,7 @@ impl Default for MemoryConfig {
         Self {
             store_id: "memory".to_owned(),
             access: Access::Public,
-            blob_bytes_max: 1 << 30,
+            blob_bytes_max: 4 << 30,
             part_bytes_min: 5 << 20,
         }
     }

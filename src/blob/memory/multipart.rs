@@ -122,7 +122,9 @@ fn assemble(
     if let Some(pair) = listed.windows(2).find(|pair| pair[0].number == pair[1].number) {
         return Err(format!("part {} is listed twice", pair[0].number));
     }
-    let mut body = BytesMut::new();
+    let size =
+        listed.iter().filter_map(|part| uploaded.get(&part.number)).map(|(_, bytes)| bytes.len()).sum();
+    let mut body = BytesMut::with_capacity(size);
     let mut digests = md5::Md5::new();
     for part in &listed {
         let bytes = match uploaded.get(&part.number) {
