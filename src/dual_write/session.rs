@@ -272,15 +272,22 @@ impl Shared {
         let _one = self.renewing.lock().await;
         let sent = self.clock.monotonic();
         let mut row = held(&self.row).clone();
-        let seen = row.counter;
-        row.counter += 1;
         row.renewed = Some(self.clock.now());
-        if self.control.update_session(&row, seen).await? {
-            held(&self.lease).renewed(sent, self.clock.monotonic());
-            held(&self.row).counter = row.counter;
-        } else {
-            held(&self.lease).end();
+        // Where the reply to the one before was lost, the row is a renewal further than this process knows; and may
+        // say less.
+        for _ in 0..2 {
+            let seen = row.counter;
+            row.counter += 1;
+            if self.control.update_session(&row, seen).await? {
+                held(&self.lease).renewed(sent, self.clock.monotonic());
+                held(&self.row).counter = row.counter;
+                return Ok(());
+            }
+            if self.stored().await?.is_none_or(|stored| stored.counter != row.counter) {
+                break;
+            }
         }
+        held(&self.lease).end();
         Ok(())
     }
 

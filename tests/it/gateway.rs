@@ -325,7 +325,9 @@ fn it_tells_who_it_is_and_serves_nobody_without_the_token() {
     let twice = sandbox.run(&windowed(&["dual-write", "--listen", "127.0.0.1:0", "--name", "blue"]));
     twice.expect_error(6, &["another `blue` is running on this machine"]);
     let other = Gateway::start(&sandbox, &["--name", "green"]);
-    other.stop().expect(0);
+    // 3 where it was stopped before its first load was finished.
+    let code = other.stop().code;
+    assert!(matches!(code, Some(0 | 3)), "{code:?}");
     let flip = sandbox.run(&windowed(&["status", "--output", "json"])).expect(0).json();
     assert_eq!(flip["standing"]["open_sessions"][0]["kind"], "gateway", "{flip}");
     gateway.stop().expect(0);
