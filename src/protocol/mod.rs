@@ -5,9 +5,11 @@
 //! (`examples/model`) drives the same functions through every interleaving.
 //!
 //! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when
-//! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through.
+//! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through, [`flip`] for a
+//! change of authority.
 
 pub mod converge;
+pub mod flip;
 pub mod gateway;
 pub mod group;
 pub mod intent;
