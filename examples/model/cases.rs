@@ -118,14 +118,15 @@ pub(crate) const DEFAULT: [Case; 4] = [
     Case { name: "sweeper, backfill from a stale snapshot", sweeper: SWEEPER, backfill: true, ..Case::BASE },
     Case { name: "repairing sweeper", sweeper: Some(Purpose::Repair), ..Case::BASE },
     Case { name: "giving up at the first refusal", attempts: 1, sweeper: SWEEPER, ..Case::BASE },
-    Case { name: "foreign item", sweeper: SWEEPER, foreign_writes: 1, ..Case::BASE },
+    Case { name: "foreign item", sweeper: SWEEPER, foreign_writes: 1, timeouts: 0, ..Case::BASE },
 ];
 
 /// The most states that the default run may have.
 pub(crate) const DEFAULT_STATES_MAX: usize = 10_000_000;
 
 /// What is explored by hand: a second operation, a second crash, and a check of the reduction itself.
-pub(crate) const FULL: [Case; 5] = [
+pub(crate) const FULL: [Case; 6] = [
+    Case { name: "foreign item, late landing", sweeper: SWEEPER, foreign_writes: 1, ..Case::BASE },
     Case { name: "without the reduction", sweeper: SWEEPER, reduced: false, ..Case::BASE },
     Case { name: "two crashes", sweeper: SWEEPER, crashes: 2, ..Case::BASE },
     Case { name: "two operations, sweeper", scripts: Scripts::TwoAndOne, sweeper: SWEEPER, ..Case::BASE },

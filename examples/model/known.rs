@@ -4,6 +4,7 @@ use migrate::protocol::Rules;
 use migrate::protocol::converge::Purpose;
 
 use crate::cases::Case;
+use crate::flips::Flips;
 use crate::groups::{self, Groups, HIGHEST};
 use crate::model::{EQUAL, FOREIGN, Flaw};
 
@@ -27,6 +28,7 @@ pub(crate) struct Known {
 pub(crate) enum Of {
     Pathname(Case),
     Group(Groups),
+    Flip(Flips),
 }
 
 impl Known {

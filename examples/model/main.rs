@@ -3,9 +3,9 @@
 //! It drives the functions that production drives (`migrate::protocol`) through every interleaving of
 //! two gateways, a sweeper, a backfill from a stale snapshot and a replayer of intents in doubt, over
 //! two stores whose requests may be lost or land late, with crashes and with content that repeats; and
-//! likewise through those of changes that take several transactions, and of blobs that share an item. With
-//! all rules it must find nothing; with a rule taken out it must find the trace that the rule is there
-//! for. Exit code 1 if it is otherwise.
+//! likewise through those of changes that take several transactions, of blobs that share an item, and of a
+//! change of authority, forward and back, by one or two operators. With all rules it must find nothing; with
+//! a rule taken out it must find the trace that the rule is there for. Exit code 1 if it is otherwise.
 //!
 //! Limits: one pathname, one item, a crash and a timeout; `head` is never stale; "wait" is an oracle (the
 //! request landed or died); authority is the source. In `parts`, three items; in `groups`, two pathnames of
@@ -13,10 +13,11 @@
 //! holds, and that they do so once no intent is left is what the first model shows.
 //!
 //! Read next: `world` (the state), `model` (which steps there are), `take` (what they do), `cases`
-//! (what is explored), `known` (what must be found); `parts` and `groups`, each a model of its own.
+//! (what is explored), `known` (what must be found); `parts`, `groups` and `flips`, each a model of its own.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that reports what it explored")]
 
 mod cases;
+mod flips;
 mod groups;
 mod known;
 mod model;
@@ -36,6 +37,7 @@ use std::time::Instant;
 use stateright::{Checker, Path};
 
 use cases::{DEFAULT, DEFAULT_STATES_MAX, FULL};
+use flips::Flips;
 use groups::Groups;
 use known::{KNOWN, Known, Of};
 use model::{Protocol, SETTLES};
@@ -66,6 +68,11 @@ fn main() -> ExitCode {
         total += states;
         sound &= holds;
     }
+    for flips in flips::DEFAULT.iter().chain(flips::FULL.iter().filter(|_| full)) {
+        let (states, holds) = explore(flips.name, 1, flips, flips::COMMITS);
+        total += states;
+        sound &= holds;
+    }
     let (states, holds) = parts::check();
     total += states;
     sound &= holds;
@@ -74,11 +81,14 @@ fn main() -> ExitCode {
         println!("  TOO MANY: at most {DEFAULT_STATES_MAX} states");
         sound = false;
     }
-    for known in &KNOWN {
+    for known in KNOWN.iter().chain(&flips::known::KNOWN) {
         sound &= find(known);
     }
     if sound {
-        println!("as expected: {total} states without a violation, {} known traces found", KNOWN.len());
+        println!(
+            "as expected: {total} states without a violation, {} known traces found",
+            KNOWN.len() + flips::known::KNOWN.len()
+        );
         ExitCode::SUCCESS
     } else {
         println!("NOT as expected: see above");
@@ -120,6 +130,7 @@ fn find(known: &Known) -> bool {
     match &known.of {
         Of::Pathname(case) => find_in(known, Protocol { only, ..case.protocol() }),
         Of::Group(groups) => find_in(known, Groups { only, ..*groups }),
+        Of::Flip(flips) => find_in(known, Flips { only, ..*flips }),
     }
 }
 

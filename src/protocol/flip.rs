@@ -9,7 +9,12 @@
 //! While Blob is the authority its gateways go on without the control table: silence says nothing, and only
 //! an acknowledgement, or a row that is over, lets the flip go on. Once DynamoDB is the authority they stop by
 //! themselves: a session that is silent for longer than its lease is ended in its row. Nothing in Blob can
-//! refuse a write that lands late, so on the way back whatever may land late is waited for first.
+//! refuse a write that lands late. So on the way back whatever may land late is waited for first, and under the
+//! hold no intent may be left: the operator itself never writes to Blob.
+//!
+//! An operator has no session. What keeps its converges from harm is that it looks at the mode after the anchor
+//! and before the authority: if its hold is still there then, the drain of whoever commits comes later, and
+//! renews the rev that its write expects.
 
 use super::phase::Authority;
 
@@ -32,7 +37,12 @@ pub struct Rules {
     pub drain: bool,
     /// The drain clears no intent: somebody may have cancelled the hold meanwhile (trace B10).
     pub drain_keeps: bool,
-    /// Leaving DynamoDB, late writes to Blob are waited for before the hold (trace B14).
+    /// A converge of the operator looks whether its hold is there (before the hold: whether there is none)
+    /// after it read the anchor, and before it reads the authority. Without it, an operator whose hold was
+    /// cancelled writes what Blob holds into the new authority.
+    pub drain_under_hold: bool,
+    /// Leaving DynamoDB, late writes to Blob are waited for before the hold, and no intent is left under it
+    /// (trace B14).
     pub wait_for_late: bool,
     /// The commit is refused where the hold is another one. Without it, a cancelled operator commits.
     pub commit_by_hold: bool,
@@ -47,6 +57,7 @@ impl Rules {
         no_gap: true,
         drain: true,
         drain_keeps: true,
+        drain_under_hold: true,
         wait_for_late: true,
         commit_by_hold: true,
     };
@@ -119,7 +130,8 @@ pub struct Backlog {
     pub intents: usize,
     /// Those of requests to the authority that have been under way for more than a second.
     pub slow: usize,
-    /// Whether something that was sent to the mirror may land yet: an intent in doubt, an unclean end.
+    /// Whether something that was sent to the mirror may land yet, as far as rows tell: an intent in doubt, an
+    /// unclean end.
     pub may_land: bool,
 }
 
@@ -130,8 +142,6 @@ pub enum Drained {
     All,
     /// So many are not, or were not reached in time.
     Left(usize),
-    /// Every one is equal, but a write to the mirror may land yet.
-    MayLand,
 }
 
 /// What came of a compare-and-set.
@@ -154,7 +164,8 @@ pub enum Next<H> {
     Cancel(H),
     /// Converge every intent, writes flowing; answer with [`Flip::settled`].
     Settle,
-    /// Let pass as long as a write may land late, writes flowing; answer with [`Flip::waited`].
+    /// Wait until no intent is in doubt and nothing may land late, writes flowing; answer with
+    /// [`Flip::waited`].
     Wait,
     /// Set a hold with a new id, if there is none and the epoch is the same; answer with [`Flip::held`].
     Hold,
@@ -163,6 +174,8 @@ pub enum Next<H> {
     /// End the silent sessions in their rows, each if it is still as it was seen; answer with
     /// [`Flip::fenced`].
     Fence(H),
+    /// Count the intents; answer with [`Flip::counted`].
+    CountIntents,
     /// Converge every intent; answer with [`Flip::drained`].
     Drain {
         /// Whether intents are cleared. Only unsound rules ask for it.
@@ -225,6 +238,7 @@ enum Step<H> {
     Hold,
     Acknowledge(H),
     Fence(H),
+    Count(H),
     Drain(H),
     Judge(H),
     Commit(H),
@@ -238,7 +252,7 @@ enum Step<H> {
 
 impl<H: Clone + Eq> Flip<H> {
     /// Begins. `cancel_found` is the operator's word that a hold which is found may be cancelled. After
-    /// `rounds` holds (at least one) that each met something that may land late, it gives up.
+    /// `rounds` waits for what may land late (at least one), it gives up.
     #[must_use]
     pub const fn new(rules: Rules, leaving: Authority, cancel_found: bool, rounds: u8) -> Self {
         Self { rules, leaving, cancel_found, rounds_left: rounds, step: Step::Begin }
@@ -257,6 +271,7 @@ impl<H: Clone + Eq> Flip<H> {
             Step::Hold => Next::Hold,
             Step::Acknowledge(hold) => Next::LookAtSessions(hold.clone()),
             Step::Fence(hold) => Next::Fence(hold.clone()),
+            Step::Count(_) => Next::CountIntents,
             Step::Drain(_) => Next::Drain { clear: !self.rules.drain_keeps },
             Step::Judge(_) => Next::Judge,
             Step::Commit(hold) => Next::Commit { hold: self.rules.commit_by_hold.then(|| hold.clone()) },
@@ -271,6 +286,7 @@ impl<H: Clone + Eq> Flip<H> {
         match &self.step {
             Step::Acknowledge(hold)
             | Step::Fence(hold)
+            | Step::Count(hold)
             | Step::Drain(hold)
             | Step::Judge(hold)
             | Step::Commit(hold)
@@ -313,13 +329,14 @@ impl<H: Clone + Eq> Flip<H> {
 
     /// Every intent was converged once, and this is left.
     pub fn settled(&mut self, left: Backlog) {
-        let waits = self.leaving == Authority::Target && self.rules.wait_for_late;
+        let waits = self.waits();
         self.step = if left.intents > INTENTS_MAX {
             Step::Over(Done::TooManyIntents(left.intents))
         } else if left.slow > 0 {
             Step::Over(Done::SlowRequests(left.slow))
         } else if left.may_land && waits {
-            Step::Wait
+            self.rounds_left = self.rounds_left.saturating_sub(1);
+            if self.rounds_left == 0 { Step::Over(Done::MayLand) } else { Step::Wait }
         } else {
             Step::Hold
         };
@@ -346,7 +363,11 @@ impl<H: Clone + Eq> Flip<H> {
         } else if verdicts.contains(&Verdict::WaitFor) {
             return self.late(hold);
         } else if !verdicts.contains(&Verdict::Awaited) {
-            if self.rules.drain { Step::Drain(hold) } else { Step::Judge(hold) }
+            match (self.waits(), self.rules.drain) {
+                (true, _) => Step::Count(hold),
+                (false, true) => Step::Drain(hold),
+                (false, false) => Step::Judge(hold),
+            }
         } else if overdue {
             Step::CancelOwn(hold, Some(Done::Unacknowledged))
         } else {
@@ -361,16 +382,23 @@ impl<H: Clone + Eq> Flip<H> {
         }
     }
 
+    /// So many intents are left under the hold, on the way back: each is one of a write that may land late.
+    pub fn counted(&mut self, intents: usize) {
+        let Step::Count(hold) = &self.step else { return };
+        let hold = hold.clone();
+        if intents > 0 {
+            return self.late(hold);
+        }
+        self.step = Step::Judge(hold);
+    }
+
     /// Every intent was converged under the hold.
     pub fn drained(&mut self, outcome: Drained) {
         let Step::Drain(hold) = &self.step else { return };
         let hold = hold.clone();
         self.step = match outcome {
             Drained::Left(count) => Step::CancelOwn(hold, Some(Done::NotDrained(count))),
-            Drained::MayLand if self.leaving == Authority::Target && self.rules.wait_for_late => {
-                return self.late(hold);
-            }
-            Drained::All | Drained::MayLand => Step::Judge(hold),
+            Drained::All => Step::Judge(hold),
         };
     }
 
@@ -402,6 +430,11 @@ impl<H: Clone + Eq> Flip<H> {
             Some(hold) => Step::CancelOwn(hold.clone(), Some(Done::Raced)),
             None => Step::Over(Done::Raced),
         };
+    }
+
+    /// Whether late writes to the mirror are waited for.
+    fn waits(&self) -> bool {
+        self.leaving == Authority::Target && self.rules.wait_for_late
     }
 
     /// Something may land late: writes flow while it is waited for, then it begins anew.

@@ -69,7 +69,7 @@ fn nothing_is_held_with_a_backlog() {
 
 #[test]
 fn the_way_back_waits_for_what_may_land_before_it_holds() {
-    let mut flip = Flip::new(Rules::SOUND, Authority::Target, false, 2);
+    let mut flip = Flip::new(Rules::SOUND, Authority::Target, false, 3);
     flip.mode(None);
     flip.settled(Backlog { may_land: true, ..Backlog::default() });
     assert_eq!(flip.next(), Next::Wait);
@@ -88,7 +88,11 @@ fn the_way_back_waits_for_what_may_land_before_it_holds() {
     flip.settled(Backlog::default());
     flip.held(Some(8));
     flip.sessions(&[session(Life::Open, Some(8))], false);
-    flip.drained(Drained::MayLand);
+    let mut none_left = flip.clone();
+    assert_eq!(flip.next(), Next::CountIntents);
+    none_left.counted(0);
+    assert_eq!(none_left.next(), Next::Judge, "nothing is written to Blob under the hold");
+    flip.counted(1);
     flip.cancelled(Swapped::Applied);
     assert_eq!(flip.next(), Next::Done(Done::MayLand), "not for ever");
 }
@@ -122,7 +126,7 @@ fn somebody_elses_hold_is_cancelled_only_where_the_operator_says_so() {
 
 #[test]
 fn it_commits_once_drained_and_judged() {
-    let mut flip = drained(Authority::Source, Drained::MayLand);
+    let mut flip = drained(Authority::Source, Drained::All);
     assert_eq!(flip.next(), Next::Judge);
     let mut closed = flip.clone();
     flip.judged(true);
