@@ -28,6 +28,8 @@ pub use long::{LongBody, Reading};
 use prepare::{Prepared, Role};
 pub use rebuild::rebuild;
 
+use futures::future::BoxFuture;
+
 use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
@@ -73,6 +75,14 @@ pub trait Permit: Send + Sync {
     /// # Errors
     /// `WrongPhase` once the session is over.
     fn check(&self) -> Result<()>;
+
+    /// Called after the anchor was read, and before the authority is.
+    ///
+    /// # Errors
+    /// `WrongPhase` where this process may not go on.
+    fn confirm(&self) -> BoxFuture<'_, Result<()>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Takes note that a request of this process may yet land, and that nobody made sure that it can't.
     fn in_doubt(&self) {}
@@ -169,6 +179,7 @@ impl Converger {
                     continue;
                 }
                 (Next::ReadAuthority, _) => {
+                    self.permit.confirm().await?;
                     // A pathname that no entity maps holds nothing as far as the mirror is concerned.
                     blob = match entity {
                         Some(_) => {

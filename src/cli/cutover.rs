@@ -1,13 +1,13 @@
 //! `migrate cutover`: flips the read mode, or explains why not yet.
 
 use std::fmt;
-use std::sync::Arc;
 
 use serde::Serialize;
 
 use super::context::Context;
 use super::output::Report;
 use super::stores::Stores;
+use crate::cutover::steps::steps;
 use crate::cutover::{Cutover as Flipping, Flip, Standing};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::gate::GateState;
@@ -16,8 +16,13 @@ use crate::protocol::phase::Phase;
 /// Make DynamoDB the store that is read, once every gate is open
 ///
 /// Judges each gate of the step from stored evidence. If one is closed, it says which, why, and what
-/// opens it, and changes nothing (exit 4). Otherwise it holds the mode item, makes sure that no process
-/// can write, judges the gates once more, and commits phase, epoch and an audit row in one transaction.
+/// opens it, and changes nothing (exit 4). Otherwise it converges what is under way, and refuses if that is too
+/// much (exit 4). Then it holds the mode item: gateways let writes wait, finish what they have begun, and
+/// acknowledge. What is left is converged, the gates are judged once more, and phase, epoch and an audit row
+/// are committed in one transaction. Writes wait for well under a second, and none fails. If somebody does
+/// not acknowledge within the plan's `timing.hold_limit`, the hold is cancelled, writes go on, and the process
+/// is named (exit 6): while Blob is the authority its gateways go on without the control table, so silence is
+/// no consent. Loads and repairs must be over.
 ///
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
 /// `timing.evidence_age_max`. After `--rollback` it starts anew.
@@ -26,12 +31,13 @@ use crate::protocol::phase::Phase;
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
 /// "epoch", "pause_ms"} once it is done, "steps": [text]}.
 ///
-/// Exit codes: 0 flipped; 4 a gate is closed; 6 a session is open, somebody else holds the mode, or
-/// there is no such step.
+/// Exit codes: 0 flipped; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
+/// be over, somebody else holds the mode, or there is no such step.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
   migrate cutover
+  migrate cutover --without blue    the machine of the gateway \"blue\" is gone
   migrate cutover --rollback    back to reading Blob")]
 pub(crate) struct Cutover {
     /// Judge every gate and show every step; change nothing
@@ -45,6 +51,11 @@ pub(crate) struct Cutover {
     /// Cancel a hold that another cutover left behind, or still has
     #[arg(long)]
     cancel_hold: bool,
+
+    /// Your word that the process with this session name is stopped for good: its session is ended. The end
+    /// counts as unclean, so two full sweeps must look once more. Repeatable
+    #[arg(long, value_name = "NAME")]
+    without: Vec<String>,
 
     /// Who does it, for the audit log [default: user@host]
     #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
@@ -66,13 +77,16 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
     let stores = Stores::open(context).await?;
     stores.keep_export_evidence().await?;
     let flipping = Flipping {
-        control: stores.converger.control.clone(),
-        clock: Arc::clone(&context.clock),
+        converger: &stores.converger,
+        events: context.events.clone(),
         plan: &stores.plan.plan,
         plan_hash: &stores.plan_hash,
         who: args.who.clone().unwrap_or_else(|| context.environment.operator.clone()),
     };
     let target = args.rollback.then_some(Phase::Shadow);
+    if !args.dry_run {
+        flipping.without(&args.without).await?;
+    }
     let standing = flipping.standing(target).await?;
     let closed = standing.closed().next().is_some();
     let report = |flip| CutoverReport {
@@ -81,7 +95,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         ready: standing.ready(),
         standing: &standing,
         flip,
-        steps: steps(&standing),
+        steps: steps(&standing, args.cancel_hold, stores.plan.plan.timing.hold_limit),
     };
     if args.dry_run || closed {
         context.output.report(&report(None))?;
@@ -100,21 +114,6 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
 
 fn phase(standing: &Standing) -> Phase {
     standing.mode.as_ref().map_or(Phase::Capture, |mode| mode.phase)
-}
-
-/// What a flip does, in order.
-fn steps(standing: &Standing) -> Vec<String> {
-    let epoch = standing.mode.as_ref().map_or(1, |mode| mode.epoch.0);
-    vec![
-        format!("hold the mode item, if its epoch is still {epoch} and nobody else holds it"),
-        "refuse, and cancel the hold, if any process that can write is still running".to_owned(),
-        "judge every gate once more".to_owned(),
-        format!(
-            "commit in one transaction: phase {}, epoch {}, no hold, one row in the audit log",
-            standing.target,
-            epoch + 1
-        ),
-    ]
 }
 
 impl Report for CutoverReport<'_> {
@@ -145,9 +144,7 @@ impl Report for CutoverReport<'_> {
         let closed = self.standing.closed().count();
         match (closed, self.ready) {
             (0, true) => writeln!(text, "result     every gate is open"),
-            (0, false) => {
-                writeln!(text, "result     every gate is open, but a process that can write is running")
-            }
+            (0, false) => writeln!(text, "result     nothing was migrated yet"),
             (closed, _) => writeln!(
                 text,
                 "result     refused: {closed} of {} gates closed; nothing was changed",

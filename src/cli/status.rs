@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -73,8 +72,8 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
     let control = &stores.converger.control;
     stores.keep_export_evidence().await?;
     let flipping = Cutover {
-        control: control.clone(),
-        clock: Arc::clone(&context.clock),
+        converger: &stores.converger,
+        events: context.events.clone(),
         plan: &stores.plan.plan,
         plan_hash: &stores.plan_hash,
         who: String::new(),
@@ -143,12 +142,6 @@ fn next(phase: Phase, standing: Option<&Standing>) -> String {
     };
     match standing.closed().next() {
         Some(state) => state.opened_by.to_owned(),
-        None if !standing.open_sessions.is_empty() => {
-            "wait for the running processes, or stop them".to_owned()
-        }
-        None if standing.intents > 0 => {
-            "migrate dual-write, until the writes that are in doubt are settled".to_owned()
-        }
         None => "migrate cutover".to_owned(),
     }
 }
@@ -188,6 +181,10 @@ impl Report for StatusReport {
             )?;
         }
         for line in self.audit.iter().flatten() {
+            if let Some(note) = &line.note {
+                writeln!(text, "audit      {:.0}  by {}: {note}", line.at, line.who)?;
+                continue;
+            }
             writeln!(
                 text,
                 "audit      {:.0}  {} → {}, epoch {}, by {}, writes held {} ms",

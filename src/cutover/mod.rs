@@ -1,28 +1,38 @@
 //! The flip: from one phase to the next, or back, by compare-and-set on the mode item.
 //!
-//! A flip holds the mode item, makes sure that no process can write, judges the gates once more, and
-//! commits phase, epoch and audit row in one transaction. Until the commit it can be cancelled by
-//! anyone, and a command that dies leaves a hold that a rerun cancels.
+//! A flip holds the mode item, lets whoever can write acknowledge that it does not, makes both stores equal
+//! where somebody was at it, judges the gates once more, and commits phase, epoch and audit row in one
+//! transaction. Until the commit it can be cancelled by anyone, and a command that dies leaves a hold that a
+//! rerun cancels. What is done next is [`crate::protocol::flip`]'s word; `drive` does it.
+
+mod drain;
+mod drive;
+mod observe;
+pub mod steps;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use drive::Drive;
+
 use serde::Serialize;
 
 use crate::clock::Clock;
+use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
+use crate::event::Events;
 use crate::gate::{Facts, Gate, GateState, judge, table_ready};
-use crate::plan::Plan;
+use crate::plan::{CaptureMode, Plan};
 use crate::protocol::phase::{Epoch, Phase};
-use crate::target::control::{Audit, Control, Hold, Mode, SessionRow, SessionState, names};
+use crate::target::control::{Audit, Control, Mode, SessionKind, SessionRow, SessionState};
 
 /// A flip to be, or one that is only looked at.
 #[derive(Clone)]
 pub struct Cutover<'a> {
-    /// The control table.
-    pub control: Control,
-    /// Clocks.
-    pub clock: Arc<dyn Clock>,
+    /// Both stores. Its permit is not asked: the mode is.
+    pub converger: &'a Converger,
+    /// Where notes for the operator go.
+    pub events: Events,
     /// The plan.
     pub plan: &'a Plan,
     /// Its hash.
@@ -58,13 +68,10 @@ impl Standing {
         self.gates.iter().filter(|gate| !gate.open)
     }
 
-    /// Whether the step could be taken now.
+    /// Whether the step could be taken now, if whoever runs acknowledges.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.mode.is_some()
-            && self.closed().next().is_none()
-            && self.open_sessions.is_empty()
-            && self.intents == 0
+        self.mode.is_some() && self.closed().next().is_none()
     }
 }
 
@@ -82,12 +89,20 @@ pub struct Flip {
 }
 
 impl Cutover<'_> {
+    fn control(&self) -> &Control {
+        &self.converger.control
+    }
+
+    fn clock(&self) -> &Arc<dyn Clock> {
+        self.converger.clock()
+    }
+
     /// Where it stands on the way to `target`, or to the next phase.
     ///
     /// # Errors
     /// `WrongPhase` where there is no such step; what the store reports.
     pub async fn standing(&self, target: Option<Phase>) -> Result<Standing> {
-        let mode = self.control.mode().await?;
+        let mode = self.control().mode().await?;
         let phase = mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
         let epoch = mode.as_ref().map_or(Epoch(1), |mode| mode.epoch);
         let Some(target) = target.or_else(|| phase.forward()) else {
@@ -104,69 +119,92 @@ impl Cutover<'_> {
                 .hint(hint));
         }
         if Gate::required(phase, target).contains(&Gate::TableReady) {
-            let now = self.clock.now();
-            table_ready::check(&self.control, &self.plan.target, self.plan_hash, epoch, now).await?;
+            let now = self.clock().now();
+            table_ready::check(self.control(), &self.plan.target, self.plan_hash, epoch, now).await?;
         }
         self.judged(mode, phase, epoch, target).await
     }
 
     /// The gates by what is stored, and the sessions that are open.
     async fn judged(&self, mode: Option<Mode>, from: Phase, epoch: Epoch, target: Phase) -> Result<Standing> {
-        let now = self.clock.now();
-        let facts = Facts::read(&self.control, now, self.plan_hash, epoch, &self.plan.timing).await?;
+        let now = self.clock().now();
+        let facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
         let gates = Gate::required(from, target).iter().map(|gate| judge(*gate, from, &facts)).collect();
         let open_sessions =
             facts.sessions.into_iter().filter(|session| session.state == SessionState::Open).collect();
-        let intents = self.control.intents().await?.len();
+        let intents = self.control().intents().await?.len();
         Ok(Standing { mode, target, gates, open_sessions, intents })
     }
 
-    /// Takes the step to `target`, if every gate is open, nobody can write, and nobody else is at it.
+    /// Takes the step to `target`, if every gate is open, and whoever can write acknowledges.
     ///
     /// `cancel_hold` cancels a hold that is found: one's own of a run that died, or another operator's.
     ///
     /// # Errors
-    /// `GateClosed`; `WrongPhase` while a session is open, a hold is set, or after losing a race; what
-    /// the store reports. Whenever it fails, the phase is what it was and the hold is cancelled, unless
-    /// the error says otherwise.
+    /// `GateClosed`, also where too much is under way; `WrongPhase` where a session does not acknowledge, a
+    /// hold is set, or after losing a race; what the stores report. Whenever it fails, the phase is what it was
+    /// and the hold is cancelled, unless the error says otherwise.
     pub async fn flip(&self, target: Option<Phase>, cancel_hold: bool) -> Result<Flip> {
         let standing = self.standing(target).await?;
-        let target = standing.target;
         let mode = standing.mode.clone().ok_or_else(|| {
             Error::new(ErrorKind::WrongPhase, "cut over")
                 .message("nothing was migrated yet")
                 .hint("run `migrate dual-write --once` first")
         })?;
-        let mode = self.without_hold(mode, cancel_hold).await?;
-        ready(&standing)?;
+        closed(&standing)?;
+        bystanders(&standing, self.plan.capture.mode)?;
+        Drive::new(self, standing.target, mode).run(cancel_hold).await
+    }
 
-        let began = self.clock.monotonic();
-        let limit_ms = u64::try_from(self.plan.timing.hold_limit.0.as_millis()).unwrap_or(u64::MAX);
-        let hold = Hold { id: names::token(), target, by: self.who.clone(), limit_ms };
-        let held = Mode { hold: Some(hold), ..mode.clone() };
-        if !self.change(&mode, &held, None).await? {
-            return Err(raced());
-        }
-        let (to, audit) = match self.judge_held(&held, target, began).await {
-            Ok(judged) => judged,
-            Err(error) => {
-                self.cancel(&held, &mode).await;
-                return Err(error);
+    /// Ends the open sessions of these names: the operator's word that their processes are stopped. It is kept
+    /// in the audit log. The end counts as unclean: nobody knows what such a process let through last, so
+    /// sweeps have to look once more.
+    ///
+    /// # Errors
+    /// `Usage` for a name that no session has; what the store reports.
+    pub async fn without(&self, named: &[String]) -> Result<()> {
+        for name in named {
+            let mut sessions = self.control().sessions().await?;
+            sessions.retain(|session| session.name == *name);
+            if sessions.is_empty() {
+                return Err(Error::new(ErrorKind::Usage, "end a session")
+                    .key(name)
+                    .message("no session has this name")
+                    .hint("`migrate status` names those that run"));
             }
-        };
-        let flip = Flip { from: audit.from, to: target, epoch: to.epoch, pause_ms: audit.pause_ms };
-        match self.change(&held, &to, Some(&audit)).await {
-            Ok(true) => Ok(flip),
-            Ok(false) => Err(raced()),
-            // Of the commit and the cancellation only one can be applied, however late: so the
-            // cancellation tells which.
-            Err(error) => match self.cancel(&held, &mode).await {
-                Some(true) => Err(error),
-                Some(false) if self.control.audit().await?.last() == Some(&audit) => Ok(flip),
-                Some(false) => Err(raced()),
-                None => Err(error.hint("`migrate status` shows whether it was flipped")),
-            },
+            for session in sessions.into_iter().filter(|session| session.state == SessionState::Open) {
+                let id = session.id.clone();
+                let word = format!("{name} is stopped: its session {id} was ended by the operator's word");
+                if !drive::end(self, session).await? {
+                    return Err(Error::new(ErrorKind::WrongPhase, "end a session")
+                        .key(name)
+                        .message("its process is at work: it renewed its session at this moment")
+                        .hint(
+                            "stop it first; a process that is stopped in good order ends its session itself",
+                        ));
+                }
+                self.keep_word(word).await?;
+            }
         }
+        Ok(())
+    }
+
+    /// Keeps in the audit log what an operator gave their word for.
+    async fn keep_word(&self, word: String) -> Result<()> {
+        let Some(mode) = self.control().mode().await? else { return Ok(()) };
+        let audit = Audit {
+            at: self.clock().now(),
+            who: self.who.clone(),
+            from: mode.phase,
+            to: mode.phase,
+            epoch: mode.epoch,
+            hold: String::new(),
+            plan_hash: self.plan_hash.to_owned(),
+            evidence: BTreeMap::new(),
+            pause_ms: 0,
+            note: Some(word),
+        };
+        self.control().put_note(&audit).await
     }
 
     /// Replaces the mode item, if it is still `seen`. A lost reply is asked for again: the item that is
@@ -175,66 +213,11 @@ impl Cutover<'_> {
         let mut attempts = 3;
         loop {
             attempts -= 1;
-            match self.control.flip(seen, to, audit).await {
+            match self.control().flip(seen, to, audit).await {
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown && attempts > 0 => {}
                 outcome => return outcome,
             }
         }
-    }
-
-    /// Cancels our hold, and says whether it was still there; none where that can't be learnt. Then
-    /// whoever comes next cancels it.
-    async fn cancel(&self, held: &Mode, free: &Mode) -> Option<bool> {
-        self.change(held, free, None)
-            .await
-            .inspect_err(
-                |error| tracing::warn!(%error, "the hold could not be cancelled; --cancel-hold does"),
-            )
-            .ok()
-    }
-
-    /// The gates once more, and what is to be committed. Under the hold no newcomer can write, and
-    /// whoever could write before has a row that is seen now.
-    async fn judge_held(
-        &self,
-        held: &Mode,
-        target: Phase,
-        began: std::time::Duration,
-    ) -> Result<(Mode, Audit)> {
-        let standing = self.judged(Some(held.clone()), held.phase, held.epoch, target).await?;
-        ready(&standing)?;
-        let to = Mode {
-            phase: target,
-            epoch: held.epoch.next(),
-            hold: None,
-            since: self.clock.now(),
-            plan_hash: self.plan_hash.to_owned(),
-        };
-        let pause = self.clock.monotonic().saturating_sub(began);
-        let pause_ms = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
-        let audit = Audit {
-            at: to.since,
-            who: self.who.clone(),
-            from: held.phase,
-            to: target,
-            epoch: to.epoch,
-            hold: held.hold.as_ref().map(|hold| hold.id.clone()).unwrap_or_default(),
-            plan_hash: self.plan_hash.to_owned(),
-            evidence: evidence(&standing.gates),
-            pause_ms,
-        };
-        Ok((to, audit))
-    }
-
-    async fn without_hold(&self, mode: Mode, cancel_hold: bool) -> Result<Mode> {
-        let Some(hold) = &mode.hold else { return Ok(mode) };
-        if !cancel_hold {
-            return Err(Error::new(ErrorKind::WrongPhase, "cut over")
-                .message(format!("{} holds the mode for a flip to {}", hold.by, hold.target))
-                .hint("if that command is not running any more, run again with --cancel-hold"));
-        }
-        let free = Mode { hold: None, ..mode.clone() };
-        if self.change(&mode, &free, None).await? { Ok(free) } else { Err(raced()) }
     }
 }
 
@@ -247,31 +230,27 @@ fn raced() -> Error {
         .message("somebody else changed the mode at the same moment; nothing was flipped by this command")
 }
 
-fn ready(standing: &Standing) -> Result<()> {
+/// Refuses where a gate is closed.
+fn closed(standing: &Standing) -> Result<()> {
     let closed: Vec<&str> = standing.closed().map(|state| state.gate.as_str()).collect();
-    if !closed.is_empty() {
-        return Err(Error::new(ErrorKind::GateClosed, "cut over")
-            .message(format!("closed: {}", closed.join(", ")))
-            .hint("`migrate cutover --dry-run` says what opens each gate"));
+    if closed.is_empty() {
+        return Ok(());
     }
-    if standing.open_sessions.is_empty() {
-        return no_intents(standing.intents);
-    }
-    let names: Vec<String> =
-        standing.open_sessions.iter().map(|session| format!("{} ({})", session.name, session.kind)).collect();
-    Err(Error::new(ErrorKind::WrongPhase, "cut over")
-        .message(format!("processes that can write are still running: {}", names.join(", ")))
-        .hint(
-            "stop them; if one died, run `migrate dual-write --once` where it ran: that closes its session",
-        ))
+    Err(Error::new(ErrorKind::GateClosed, "cut over")
+        .message(format!("closed: {}", closed.join(", ")))
+        .hint("`migrate cutover --dry-run` says what opens each gate"))
 }
 
-/// A write that was acknowledged and not mirrored, or one that may yet land in Blob, would be lost.
-fn no_intents(intents: usize) -> Result<()> {
-    if intents == 0 {
+/// Beside gateways, loads and repairs do not acknowledge: writes would be held for nothing.
+fn bystanders(standing: &Standing, capture: CaptureMode) -> Result<()> {
+    let others = standing.open_sessions.iter().filter(|session| session.kind != SessionKind::Gateway);
+    let names: Vec<String> = others.map(|session| format!("{} ({})", session.name, session.kind)).collect();
+    if names.is_empty() || capture == CaptureMode::Follow {
         return Ok(());
     }
     Err(Error::new(ErrorKind::WrongPhase, "cut over")
-        .message(format!("{intents} writes through a gateway are in doubt"))
-        .hint("run `migrate dual-write` for as long as the plan's `timing.late_write_max`: it settles them"))
+        .message(format!("processes that can write are still running: {}", names.join(", ")))
+        .hint(
+            "wait for them, or stop them; if one died, run the same command where it ran, or name it with --without NAME",
+        ))
 }

@@ -160,7 +160,7 @@ impl Replay {
 }
 
 /// Converges each of these once, and says which are equal now.
-async fn settle<'a>(
+pub(crate) async fn settle<'a>(
     mirroring: &Mirroring,
     pathnames: impl Iterator<Item = &'a Pathname>,
 ) -> HashSet<Pathname> {

@@ -11,7 +11,7 @@ use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::plan::TimingPlan;
 use crate::protocol::phase::Authority;
-use crate::target::control::{INTENT_PATHNAMES_MAX, IntentRow, IntentState, Mode};
+use crate::target::control::{Hold, INTENT_PATHNAMES_MAX, IntentRow, IntentState, Mode};
 
 /// How long writes that are under way may take when a new session is to be opened.
 const HANDOVER_GRACE: Duration = Duration::from_secs(2);
@@ -23,6 +23,8 @@ struct Watch {
     acknowledged: Option<String>,
     /// The authority by the mode item last read.
     authority: Option<Authority>,
+    /// The hold that is set, and when it was first seen, by the monotonic clock.
+    held: Option<(String, Duration)>,
     /// When a new session was last tried for, by the monotonic clock.
     tried: Option<Duration>,
 }
@@ -70,6 +72,7 @@ impl Gateway {
                     Err(error) => tracing::warn!(%error, "the hold could not be acknowledged"),
                 }
             }
+            self.cancel_overdue(mode, hold, watch).await;
             return;
         }
         if watch.acknowledged.take().is_some() {
@@ -80,6 +83,27 @@ impl Gateway {
             self.hand_over(&session, timing.renew.0, watch).await;
         } else if self.door.set_reachable(true) {
             self.events.report(Event::Note("the control table can be reached again".to_owned()));
+        }
+    }
+
+    /// Cancels a hold that lasts twice as long as it may: whoever set it is gone. The door opens on reading a mode
+    /// without it, as ever.
+    async fn cancel_overdue(&self, mode: &Mode, hold: &Hold, watch: &mut Watch) {
+        let now = self.clock().monotonic();
+        let seen = watch.held.take().filter(|(id, _)| *id == hold.id).map_or(now, |(_, seen)| seen);
+        watch.held = Some((hold.id.clone(), seen));
+        if now.saturating_sub(seen) < Duration::from_millis(hold.limit_ms).saturating_mul(2) {
+            return;
+        }
+        let free = Mode { hold: None, ..mode.clone() };
+        match self.within(self.control().flip(mode, &free, None)).await {
+            Ok(true) => self.events.report(Event::Warning(format!(
+                "{} held writes for too long: the hold is cancelled",
+                hold.by
+            ))),
+            // Somebody was faster: the next look shows it.
+            Ok(false) => {}
+            Err(error) => tracing::warn!(%error, "the hold could not be cancelled"),
         }
     }
 

@@ -76,6 +76,9 @@ pub struct Audit {
     pub evidence: std::collections::BTreeMap<String, String>,
     /// How long writes were held, in milliseconds.
     pub pause_ms: u64,
+    /// What an operator gave their word for, where the line is about that and not about a flip.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 impl Control {
@@ -164,6 +167,16 @@ impl Control {
                 refusals.iter().any(|refusal| refusal.action == action && refusal.found.as_ref() == Some(row))
             })),
         }
+    }
+
+    /// Adds a line that is not about a flip to the audit log, after that of the present epoch.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn put_note(&self, audit: &Audit) -> Result<()> {
+        let at = audit.at.as_millisecond();
+        let key = Key::new("L#", format!("{:012}#{at:015}#{}", audit.epoch.0, super::names::token()));
+        self.put_row(row::encode(&key, audit), Condition::Absent).await.map(drop)
     }
 
     /// The audit log, oldest first.

@@ -216,6 +216,7 @@ fn header_mode_and_audit() {
         plan_hash: "plan".to_owned(),
         evidence: BTreeMap::from([("drift-free".to_owned(), "2 full sweeps in a row".to_owned())]),
         pause_ms: 12,
+        note: None,
     };
     row("audit", &Key::new("L#", "000000000002"), &audit);
 }

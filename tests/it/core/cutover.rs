@@ -17,7 +17,7 @@ use migrate::target::control::{
 use migrate::target::memory::{Fault, Operation};
 use migrate::{Error, ErrorKind, Result};
 
-use super::harness::Rig;
+use super::harness::{Rig, silent};
 use super::session::PLAN_HASH;
 
 /// A migration that may be flipped: two blobs in the mirror, every gate open.
@@ -60,13 +60,7 @@ async fn sweep(rig: &Rig, epoch: Epoch) -> SweepRow {
 }
 
 fn cutover<'a>(rig: &'a Rig, plan: &'a Plan, who: &str) -> Cutover<'a> {
-    Cutover {
-        control: rig.control.clone(),
-        clock: Arc::new(rig.clock.clone()),
-        plan,
-        plan_hash: PLAN_HASH,
-        who: who.to_owned(),
-    }
+    Cutover { converger: &rig.converger, events: silent(), plan, plan_hash: PLAN_HASH, who: who.to_owned() }
 }
 
 async fn flip(rig: &Rig, target: Option<Phase>) -> Result<Flip> {
@@ -84,6 +78,21 @@ async fn open(rig: &Rig, locks: &std::path::Path) -> Result<Session> {
     };
     let clock = migrate::testing::ManualClock::new(rig.clock.now());
     Session::open(rig.control.clone(), Arc::new(clock), opening).await
+}
+
+fn row(rig: &Rig, state: SessionState) -> SessionRow {
+    SessionRow {
+        id: "s".to_owned(),
+        name: "load".to_owned(),
+        kind: SessionKind::Backfill,
+        counter: 1,
+        state,
+        began: rig.clock.now(),
+        ended: None,
+        acknowledged: None,
+        gap: None,
+        renewed: None,
+    }
 }
 
 /// The phase is what it was, nobody holds it, and nothing is in the log.
@@ -188,41 +197,60 @@ async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
     assert_eq!(closed(flip(&rig, None).await), evidenced);
 }
 
-/// A write through a gateway that nobody mirrored, or that may yet land in Blob, would be lost.
+/// A write through a gateway that nobody mirrored is mirrored under the hold, and its intent stays.
 #[tokio::test]
-async fn a_write_in_doubt_keeps_the_mode() {
+async fn what_an_intent_names_is_made_equal_before_the_commit() {
     let rig = ready().await;
+    rig.put("r/1.json", r#"{"v": "late"}"#).await;
     let intent = IntentRow::new("s", rig.clock.now(), IntentState::GaveUp, vec!["r/1.json".into()], None);
     rig.control.store_intent(&intent).await.unwrap();
-    let standing = cutover(&rig, &rig.plan, "ada").standing(None).await.unwrap();
-    assert_eq!((standing.ready(), standing.intents), (false, 1));
-    let refused = flip(&rig, None).await.unwrap_err();
-    assert_eq!(
-        (refused.kind(), refused.detail()),
-        (ErrorKind::WrongPhase, Some("1 writes through a gateway are in doubt"))
-    );
-    unchanged(&rig).await;
-    assert!(rig.control.clear_intent(&intent).await.unwrap());
+    let before = rig.control.anchor(&"r/1.json".into()).await.unwrap().unwrap();
     flip(&rig, None).await.unwrap();
     flipped(&rig).await;
+    let after = rig.control.anchor(&"r/1.json".into()).await.unwrap().unwrap();
+    assert_ne!(after.rev, before.rev, "an older request must not find its rev");
+    rig.check().await;
+    assert_eq!(rig.control.intents().await.unwrap(), [intent], "a drain clears nothing");
+}
+
+#[tokio::test]
+async fn nothing_is_held_while_too_much_is_under_way() {
+    let rig = ready().await;
+    let mut intents = Vec::new();
+    for number in 0..201 {
+        let name = format!("r/n{number}.json");
+        let intent =
+            IntentRow::new("s", rig.clock.now(), IntentState::GaveUp, vec![name.as_str().into()], None);
+        rig.control.store_intent(&intent).await.unwrap();
+        intents.push(intent);
+    }
+    let refused = flip(&rig, None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::GateClosed);
+    assert!(refused.to_string().contains("201 writes are under way or in doubt, more than 200"), "{refused}");
+    unchanged(&rig).await;
+    assert!(rig.control.clear_intent(&intents[0]).await.unwrap());
+    flip(&rig, None).await.unwrap();
+}
+
+/// A request that hangs would make every other write wait.
+#[tokio::test]
+async fn nothing_is_held_while_a_request_is_slow() {
+    let rig = ready().await;
+    let mut session = row(&rig, SessionState::Open);
+    session.kind = SessionKind::Gateway;
+    rig.control.open_session(&session).await.unwrap();
+    let intent = IntentRow::new("s", rig.clock.now(), IntentState::Open, vec!["r/1.json".into()], None);
+    rig.control.store_intent(&intent).await.unwrap();
+    let refused = flip(&rig, None).await.unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::GateClosed);
+    assert!(refused.to_string().contains("1 requests"), "{refused}");
+    unchanged(&rig).await;
 }
 
 #[tokio::test]
 async fn a_sweep_that_began_too_soon_after_an_unclean_end_does_not_count() {
     let rig = ready().await;
-    let now = rig.clock.now();
-    let row = SessionRow {
-        id: "s".to_owned(),
-        name: "load".to_owned(),
-        kind: SessionKind::Backfill,
-        counter: 1,
-        state: SessionState::Unclean,
-        began: now,
-        ended: Some(now),
-        acknowledged: None,
-        gap: None,
-        renewed: None,
-    };
+    let row = SessionRow { ended: Some(rig.clock.now()), ..row(&rig, SessionState::Unclean) };
     rig.control.open_session(&row).await.unwrap();
     assert_eq!(closed(flip(&rig, None).await), "closed: drift-free");
     rig.clock.advance(rig.plan.timing.settle.0);
@@ -261,7 +289,8 @@ async fn a_session_that_opens_between_the_look_and_the_hold_is_seen() {
     let (flipped, session) = futures::join!(flip(&rig, None), newcomer);
     let error = flipped.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::WrongPhase);
-    assert!(error.to_string().contains("still running"), "{error}");
+    assert!(error.to_string().contains("not acknowledged within 2s"), "{error}");
+    assert!(error.to_string().contains("load (backfill)"), "{error}");
     session.permit().check().unwrap();
     session.close().await.unwrap();
     unchanged(&rig).await;
@@ -323,14 +352,19 @@ async fn a_late_write_is_fenced() {
 }
 
 #[tokio::test]
-async fn a_store_that_fails_under_the_hold_leaves_no_hold() {
-    for (operation, call) in [(Operation::Query, 3), (Operation::Query, 4), (Operation::Query, 5)] {
+async fn a_store_that_fails_at_any_look_leaves_no_hold() {
+    let mut call = 0;
+    loop {
         let rig = ready().await;
-        (0..call).for_each(|_| drop(rig.target.pause(operation)));
-        rig.target.fault(operation, Fault::Refused(ErrorKind::NotApplied));
-        assert_eq!(flip(&rig, None).await.unwrap_err().kind(), ErrorKind::NotApplied);
+        rig.target.spare(Operation::Query, call);
+        rig.target.fault(Operation::Query, Fault::Refused(ErrorKind::NotApplied));
+        let Err(error) = flip(&rig, None).await else { break };
+        assert_eq!(error.kind(), ErrorKind::NotApplied, "call {call}");
         unchanged(&rig).await;
+        call += 1;
     }
+    // Gates, intents and sessions before the hold, and all of them once more under it.
+    assert!(call > 60, "{call}");
 }
 
 #[tokio::test]

@@ -118,7 +118,7 @@ impl Stage {
             id: id.to_owned(),
             target: Phase::Cutover,
             by: "ada".to_owned(),
-            limit_ms: 2_000,
+            limit_ms: 20_000,
         });
         let to = migrate::target::control::Mode { hold, ..seen.clone() };
         assert!(self.rig.control.flip(&seen, &to, None).await.unwrap());

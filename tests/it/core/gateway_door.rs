@@ -62,6 +62,24 @@ async fn a_hold_is_acknowledged_with_nothing_in_flight_and_ends_only_on_reading_
     assert_eq!(refused(gateway.head(&NAME.into()).await).kind(), ErrorKind::Busy);
 }
 
+/// An operator that was killed leaves its hold; writes must not wait for it for ever.
+#[tokio::test]
+async fn a_hold_that_nobody_ends_is_cancelled() {
+    let stage = Stage::new();
+    let gateway = stage.gateway("g").await;
+    stage.hold(Some("h1")).await;
+    stage.look().await;
+    stage.pass(Duration::from_secs(31)).await;
+    let waiting = putting(&gateway, NAME, A);
+    stage.look().await;
+    assert!(!waiting.is_finished(), "it may last twice its limit of 20 s");
+    stage.pass(Duration::from_secs(9)).await;
+    stage.look().await;
+    waiting.await.unwrap().expect("the hold is cancelled");
+    let mode = stage.rig.control.mode().await.unwrap().unwrap();
+    assert_eq!((mode.hold, mode.epoch.0), (None, 1));
+}
+
 #[tokio::test]
 async fn what_does_not_finish_in_time_is_left_in_doubt_before_a_hold_is_acknowledged() {
     let stage = Stage::new();

@@ -4,6 +4,7 @@ mod anchored;
 mod converge;
 mod cutover;
 mod faults;
+mod flip;
 mod gateway;
 mod gateway_door;
 mod groups;
