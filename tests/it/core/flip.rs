@@ -15,7 +15,7 @@ use migrate::dual_write::metrics::Metrics;
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
 use migrate::protocol::phase::{Epoch, Phase};
-use migrate::sweep::{Level, Sweep};
+use migrate::sweep::{BackSweep, Level, Sweep};
 use migrate::target::control::{Evidence, SessionKind, SessionRow, SessionState, names};
 use migrate::{ErrorKind, Result};
 use tempfile::TempDir;
@@ -111,7 +111,23 @@ impl Live {
             };
             self.rig.control.put_evidence(&evidence).await.unwrap();
         }
-        let sweep = Sweep {
+        for _ in 0..2 {
+            let report = self.sweep().run(&silent(), &CancellationToken::new()).await.unwrap();
+            let row = report.row(names::token(), HASH, Epoch(1));
+            self.rig.control.put_sweep(&row).await.unwrap();
+        }
+    }
+
+    /// The same for the way back.
+    async fn prove_back(&self) {
+        let sweep = BackSweep { sweep: self.sweep(), session: "" };
+        let report = sweep.run(&silent(), &CancellationToken::new()).await.unwrap();
+        let row = report.row(names::token(), HASH, Epoch(2));
+        self.rig.control.put_sweep(&row).await.unwrap();
+    }
+
+    fn sweep(&self) -> Sweep<'_> {
+        Sweep {
             converger: &self.converger,
             target: &self.rig.plan.target,
             prefix: "",
@@ -119,23 +135,33 @@ impl Live {
             repair: false,
             allow_empty: false,
             patience: Duration::from_millis(10),
-        };
-        for _ in 0..2 {
-            let report = sweep.run(&silent(), &CancellationToken::new()).await.unwrap();
-            let row = report.row(names::token(), HASH, Epoch(1));
-            self.rig.control.put_sweep(&row).await.unwrap();
         }
     }
 
-    async fn flip(&self, who: &str) -> Result<Flip> {
+    /// Two gateways, and something that was written.
+    async fn gateways(&self) -> [DualWrite; 2] {
+        let gateways = [self.gateway("blue").await, self.gateway("green").await];
+        gateways[0].put(&"r/first.json".into(), Bytes::from("{}").into(), &over()).await.unwrap();
+        self.settled().await;
+        gateways
+    }
+
+    /// Waits until no intent is left.
+    async fn settled(&self) {
+        while !self.rig.control.intents().await.unwrap().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    async fn flip(&self, target: Phase) -> Result<Flip> {
         let cutover = Cutover {
             converger: &self.converger,
             events: silent(),
             plan: &self.rig.plan,
             plan_hash: HASH,
-            who: who.to_owned(),
+            who: "ada".to_owned(),
         };
-        cutover.flip(None, false).await
+        cutover.flip(Some(target), false).await
     }
 }
 
@@ -171,59 +197,62 @@ fn writer(live: &Live, gateway: &DualWrite, number: usize, stop: &Arc<AtomicBool
     })
 }
 
-/// Two gateways, written through by many.
-async fn load(live: &Live) -> (Vec<JoinHandle<Seen>>, Arc<AtomicBool>, [DualWrite; 2]) {
-    let gateways = [live.gateway("blue").await, live.gateway("green").await];
-    for gateway in &gateways {
-        gateway.put(&"r/first.json".into(), Bytes::from("{}").into(), &over()).await.unwrap();
-    }
-    while !live.rig.control.intents().await.unwrap().is_empty() {
-        tokio::task::yield_now().await;
-    }
-    live.prove().await;
+/// Many writers, at work.
+async fn load(live: &Live, gateways: &[DualWrite; 2]) -> (Vec<JoinHandle<Seen>>, Arc<AtomicBool>) {
     let stop = Arc::new(AtomicBool::new(false));
     let writers = (0..WRITERS * 2).map(|number| writer(live, &gateways[number % 2], number, &stop)).collect();
-    live.written(200).await;
-    (writers, stop, gateways)
+    let before = *live.total.borrow();
+    live.written(before + 200).await;
+    (writers, stop)
 }
 
+/// There and back, with writes going on all the time: each is answered with success, and both stores hold it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn writes_are_held_and_none_is_lost() {
+async fn writes_are_held_and_none_fails_or_is_lost() {
     let live = Live::new();
-    let (writers, _stop, _gateways) = load(&live).await;
-    let flip = live.flip("ada").await.unwrap();
-    // What was held is let go on reading the mode; a gateway that serves only Blob's authority then refuses, and
-    // its writers end.
-    let mode = live.rig.control.mode().await.unwrap().unwrap();
-    assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Cutover, Epoch(2), None));
-    let (mut written, mut slowest) = (0, Duration::ZERO);
-    let blobs = live.rig.blobs().await;
-    for seen in futures::future::join_all(writers).await {
-        let seen = seen.unwrap();
-        assert!(seen.failed.iter().all(|kind| *kind == ErrorKind::WrongPhase), "{:?}", seen.failed);
-        written += seen.written;
-        slowest = slowest.max(seen.slowest);
-        for (name, body) in seen.last {
+    let gateways = live.gateways().await;
+    live.prove().await;
+    for (target, epoch) in [(Phase::Cutover, 2), (Phase::Shadow, 3)] {
+        let (writers, stop) = load(&live, &gateways).await;
+        let flip = live.flip(target).await.unwrap();
+        let before = *live.total.borrow();
+        live.written(before + 200).await;
+        stop.store(true, Ordering::SeqCst);
+        let mode = live.rig.control.mode().await.unwrap().unwrap();
+        assert_eq!((mode.phase, mode.epoch, mode.hold), (target, Epoch(epoch), None));
+        let (mut written, mut slowest, mut last) = (0, Duration::ZERO, BTreeMap::new());
+        for seen in futures::future::join_all(writers).await {
+            let seen = seen.unwrap();
+            assert_eq!(seen.failed, []);
+            written += seen.written;
+            slowest = slowest.max(seen.slowest);
+            last.extend(seen.last);
+        }
+        live.settled().await;
+        let blobs = live.rig.blobs().await;
+        for (name, body) in last {
             let stored = &blobs[&Pathname::from(name.as_str())].1;
             assert_eq!(stored, body.as_bytes(), "{name}: an acknowledged write is lost");
         }
+        live.rig.check().await;
+        let audit = live.rig.control.audit().await.unwrap().pop().unwrap();
+        println!(
+            "to {target}: {written} writes, held for {} ms (audited: {} ms), the slowest took {slowest:?}",
+            flip.pause_ms, audit.pause_ms
+        );
+        assert!(audit.pause_ms <= flip.pause_ms && flip.pause_ms < 1_000, "{flip:?} {audit:?}");
+        assert!(slowest < Duration::from_secs(2), "{slowest:?}");
+        live.prove_back().await;
     }
-    // Both sides are equal at the moment of the commit, and nothing was written since.
-    live.rig.check().await;
-    let audit = live.rig.control.audit().await.unwrap().remove(0);
-    println!(
-        "{written} writes; held for {} ms (audited: {} ms), the slowest took {slowest:?}",
-        flip.pause_ms, audit.pause_ms
-    );
-    assert!(written > 100, "{written}");
-    assert!(audit.pause_ms <= flip.pause_ms && flip.pause_ms < 1_000, "{flip:?} {audit:?}");
 }
 
 /// Who does not acknowledge is named; writes go on, and none fails.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_gateway_costs_a_pause_and_no_write() {
     let live = Live::new();
-    let (writers, stop, _gateways) = load(&live).await;
+    let gateways = live.gateways().await;
+    live.prove().await;
+    let (writers, stop) = load(&live, &gateways).await;
     let silent = SessionRow {
         id: "dead".to_owned(),
         name: "dead".to_owned(),
@@ -237,7 +266,7 @@ async fn a_silent_gateway_costs_a_pause_and_no_write() {
         renewed: None,
     };
     live.rig.control.open_session(&silent).await.unwrap();
-    let refused = live.flip("ada").await.unwrap_err();
+    let refused = live.flip(Phase::Cutover).await.unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::WrongPhase);
     assert!(refused.to_string().contains("dead (gateway)"), "{refused}");
     assert!(!refused.to_string().contains("blue"), "{refused}");
