@@ -37,6 +37,7 @@ use crate::protocol::phase::Phase;
 #[command(after_long_help = "Examples:
   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
   migrate cutover
+  migrate cutover --writers-stopped   without gateways: then, later, validate --sweeps 2
   migrate cutover --without blue    the machine of the gateway \"blue\" is gone
   migrate cutover --rollback    back to reading Blob")]
 pub(crate) struct Cutover {
@@ -56,6 +57,11 @@ pub(crate) struct Cutover {
     /// counts as unclean, so two full sweeps must look once more. Repeatable
     #[arg(long, value_name = "NAME")]
     without: Vec<String>,
+
+    /// Your word that nobody writes to Blob any more, where the plan says `mode = "follow"` under [capture].
+    /// Then two full sweeps must begin `timing.settle` later and find nothing
+    #[arg(long, conflicts_with_all = ["rollback", "dry_run"])]
+    writers_stopped: bool,
 
     /// Who does it, for the audit log [default: user@host]
     #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
@@ -86,6 +92,9 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
     let target = args.rollback.then_some(Phase::Shadow);
     if !args.dry_run {
         flipping.without(&args.without).await?;
+    }
+    if args.writers_stopped {
+        flipping.writers_stopped().await?;
     }
     let standing = flipping.standing(target).await?;
     let closed = standing.closed().next().is_some();

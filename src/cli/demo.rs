@@ -3,6 +3,8 @@
 //! The Blob server runs in this process; every step is this program again, started with the command line
 //! that is shown. Nothing leaves the machine.
 
+mod gateway;
+
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,6 +12,8 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
+
+use gateway::Gateway;
 
 use super::context::Context;
 use super::output::Report;
@@ -35,8 +39,9 @@ const SEED: u64 = 2026;
 /// Run a whole migration on this machine: example data, both stores, every step
 ///
 /// Starts a Blob server with example data and an embedded DynamoDB, then runs the real commands one after
-/// the other: provision, export, dual-write, a cutover that is refused, a corruption that validate finds
-/// and repairs, the cutover, and the way back. Nothing leaves this machine; it takes well under a minute.
+/// the other: provision, export, a gateway, a cutover that is refused, a corruption that validate finds and
+/// repairs, the cutover and the way back, both while an application writes through the gateway. Nothing leaves
+/// this machine; it takes about a minute.
 ///
 /// With `--output json`: {"command": "demo", "blobs", "steps", "seconds", "kept"}.
 #[derive(Debug, clap::Args)]
@@ -89,8 +94,11 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.step(&["provision"], Exit::Done).await?;
     stage.say("Every blob that the plan maps is read once, verified and kept in a snapshot.");
     stage.step(&["export"], Exit::Done).await?;
-    stage.say("The mirror is loaded, then both stores are compared until nothing differs.");
-    stage.step(&["dual-write", "--once"], Exit::Done).await?;
+    stage.say(
+        "The application writes through a gateway from now on. It runs beside what follows, loads the mirror, and \
+         compares both stores. (A real plan asks for a day in which nobody writes past it; here it is a second.)",
+    );
+    let gateway = stage.gateway().await?;
     stage.say("One clean comparison is not enough to flip: two in a row are. The cutover says so.");
     stage.step(&["cutover"], Exit::GateClosed).await?;
 
@@ -102,15 +110,15 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.step(&["validate", "--repair"], Exit::Done).await?;
     stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
 
-    stage.say("Every gate is open. The boxes of the plan are ticked, and the reads are flipped.");
+    stage.say("Every gate is open. The boxes of the plan are ticked, and the reads are flipped under load.");
     stage.step(&["status", "--write-plan"], Exit::Done).await?;
-    stage.step(&["cutover", "--yes"], Exit::Done).await?;
+    stage.under_load(&gateway, &["cutover", "--yes"]).await?;
     stage.say("DynamoDB is the authority now, and a load from Blob is refused.");
     stage.step(&["dual-write", "--once"], Exit::WrongPhase).await?;
     stage.say("The way back asks for proof as well: evidence of the epoch before does not count.");
     stage.step(&["cutover", "--rollback"], Exit::GateClosed).await?;
     stage.step(&["validate"], Exit::Done).await?;
-    stage.step(&["cutover", "--rollback", "--yes"], Exit::Done).await?;
+    stage.under_load(&gateway, &["cutover", "--rollback", "--yes"]).await?;
     stage.step(&["status", "--audit"], Exit::Done).await
 }
 
@@ -132,15 +140,7 @@ impl Stage<'_> {
         self.steps += 1;
         let shown = arguments.iter().filter(|argument| **argument != "--yes").copied().collect::<Vec<_>>();
         self.context.output.note(format_args!("\n$ migrate {}", shown.join(" ")));
-        let program = std::env::current_exe().context("find this program")?;
-        let mut command = Command::new(program);
-        command.args(arguments).args(["--target", "embedded", "--color", self.color()]);
-        command.current_dir(&self.directory);
-        command.env("MIGRATE_BLOB_URL", &self.url).env("BLOB_READ_WRITE_TOKEN", TOKEN);
-        command.env("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY);
-        for name in ["DYNAMODB_TABLE_NAME", "DYNAMODB_ENDPOINT", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"] {
-            command.env_remove(name);
-        }
+        let mut command = self.command(arguments, self.color())?;
         // With JSON asked for, stdout carries the demo's one object: the steps are told on stderr.
         let quiet = self.context.output.is_json();
         let status = tokio::task::spawn_blocking(move || {
@@ -164,6 +164,47 @@ impl Stage<'_> {
         if expected != Exit::Done {
             self.context.output.note(format_args!("(exit code {}: {})", expected.code(), expected.meaning()));
         }
+        Ok(())
+    }
+
+    /// This program with the demo's settings.
+    fn command(&self, arguments: &[&str], color: &str) -> anyhow::Result<Command> {
+        let program = std::env::current_exe().context("find this program")?;
+        let mut command = Command::new(program);
+        command.args(arguments).args(["--target", "embedded", "--color", color]);
+        command.args(["--set", "timing.no_foreign=1s"]);
+        command.current_dir(&self.directory);
+        command.env("MIGRATE_BLOB_URL", &self.url).env("BLOB_READ_WRITE_TOKEN", TOKEN);
+        command.env("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY);
+        for name in ["DYNAMODB_TABLE_NAME", "DYNAMODB_ENDPOINT", "AWS_ENDPOINT_URL_DYNAMODB", "RUST_LOG"] {
+            command.env_remove(name);
+        }
+        Ok(command)
+    }
+
+    /// Starts the gateway, which runs until it is dropped, and waits for its first comparison.
+    async fn gateway(&mut self) -> anyhow::Result<Gateway> {
+        self.steps += 1;
+        let arguments = ["dual-write", "--listen", "127.0.0.1:0", "--name", "demo"];
+        let output = self.context.output.clone();
+        output.note(format_args!("\n$ migrate {} &", arguments.join(" ")));
+        let command = self.command(&arguments, "never")?;
+        let started = move || Gateway::start(command, |line| output.note(format_args!("{line}")));
+        tokio::task::spawn_blocking(started).await.context("wait for the gateway")?
+    }
+
+    /// A step while an application writes through the gateway, every write of which must succeed.
+    async fn under_load(&mut self, gateway: &Gateway, arguments: &[&str]) -> anyhow::Result<()> {
+        let application = gateway.application();
+        let stepped = self.step(arguments, Exit::Done).await;
+        let written = tokio::task::spawn_blocking(move || application.stop()).await;
+        stepped?;
+        let written = written.context("wait for the application")??;
+        self.say(&format!(
+            "Meanwhile the application wrote {} times through the gateway. No write failed; the slowest took {} ms.",
+            written.count,
+            written.slowest.as_millis()
+        ));
         Ok(())
     }
 

@@ -21,9 +21,9 @@ use crate::clock::Clock;
 use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
-use crate::gate::{Facts, Gate, GateState, judge, table_ready};
+use crate::gate::{Facts, Gate, GateState, judge, table_ready, writers_stopped};
 use crate::plan::{CaptureMode, Plan};
-use crate::protocol::phase::{Epoch, Phase};
+use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::target::control::{Audit, Control, Mode, SessionKind, SessionRow, SessionState};
 
 /// A flip to be, or one that is only looked at.
@@ -118,7 +118,7 @@ impl Cutover<'_> {
                 .message(format!("there is no step from {phase} to {target}"))
                 .hint(hint));
         }
-        if Gate::required(phase, target).contains(&Gate::TableReady) {
+        if Gate::required(phase, target, self.plan.capture.mode).contains(&Gate::TableReady) {
             let now = self.clock().now();
             table_ready::check(self.control(), &self.plan.target, self.plan_hash, epoch, now).await?;
         }
@@ -129,10 +129,11 @@ impl Cutover<'_> {
     async fn judged(&self, mode: Option<Mode>, from: Phase, epoch: Epoch, target: Phase) -> Result<Standing> {
         let now = self.clock().now();
         let facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
-        let gates = Gate::required(from, target).iter().map(|gate| judge(*gate, from, &facts)).collect();
+        let required = Gate::required(from, target, self.plan.capture.mode);
+        let gates = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
         let open_sessions =
             facts.sessions.into_iter().filter(|session| session.state == SessionState::Open).collect();
-        let intents = self.control().intents().await?.len();
+        let intents = facts.intents.len();
         Ok(Standing { mode, target, gates, open_sessions, intents })
     }
 
@@ -187,6 +188,28 @@ impl Cutover<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Keeps the operator's word that nobody writes to Blob any more, as evidence and in the audit log.
+    ///
+    /// # Errors
+    /// `Usage` where the plan has gateways capture; `WrongPhase` where Blob is not the authority; what the
+    /// store reports.
+    pub async fn writers_stopped(&self) -> Result<()> {
+        let operation = "take the operator's word";
+        if self.plan.capture.mode == CaptureMode::Gateway {
+            return Err(Error::new(ErrorKind::Usage, operation)
+                .message("this plan has gateways capture what is written: their sessions are the proof")
+                .hint("`[capture] mode = \"follow\"` is for writers that can't be pointed at a gateway"));
+        }
+        let mode = self.control().mode().await?;
+        let Some(mode) = mode.filter(|mode| mode.phase.authority() == Authority::Source) else {
+            return Err(Error::new(ErrorKind::WrongPhase, operation)
+                .message("Blob is not the authority, or nothing was migrated yet"));
+        };
+        let now = self.clock().now();
+        writers_stopped::say(self.control(), &self.who, self.plan_hash, mode.epoch, now).await?;
+        self.keep_word("nobody writes to Blob any more".to_owned()).await
     }
 
     /// Keeps in the audit log what an operator gave their word for.

@@ -2,22 +2,21 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Facts, Gate, GateState};
+use super::{Facts, Gate, GateState, settle_after};
 use crate::target::control::{SessionState, SweepRow};
+
+/// The last `needed` clean full sweeps in a row, the latest first; fewer where there are no more.
+pub(super) fn in_a_row(facts: &Facts, needed: usize) -> Vec<&SweepRow> {
+    // A sweep that found something ends the row, whatever its level; one that did not look at
+    // contents does not extend it.
+    let row = facts.sweeps.iter().rev().take_while(|sweep| sweep.clean).filter(|sweep| sweep.content);
+    row.take(needed).collect()
+}
 
 /// Judges the last `needed` full sweeps.
 pub(super) fn judge(facts: &Facts, needed: usize) -> GateState {
     let gate = Gate::DriftFree;
-    // A sweep that found something ends the row, whatever its level; one that did not look at
-    // contents does not extend it.
-    let row: Vec<&SweepRow> = facts
-        .sweeps
-        .iter()
-        .rev()
-        .take_while(|sweep| sweep.clean)
-        .filter(|sweep| sweep.content)
-        .take(needed)
-        .collect();
+    let row = in_a_row(facts, needed);
     let Some(latest) = facts.sweeps.last() else {
         return GateState::closed(gate, None, "no sweep yet", Vec::new());
     };
@@ -32,11 +31,8 @@ pub(super) fn judge(facts: &Facts, needed: usize) -> GateState {
         let summary = format!("{} of {needed} clean full sweeps in a row", row.len());
         return GateState::closed(gate, at, summary, Vec::new());
     }
-    let settled = last_unclean(facts).map(|ended| {
-        ended
-            .checked_add(SignedDuration::try_from(facts.settle).unwrap_or(SignedDuration::MAX))
-            .unwrap_or(Timestamp::MAX)
-    });
+    let settle = SignedDuration::try_from(facts.settle).unwrap_or(SignedDuration::MAX);
+    let settled = last_unclean(facts).map(|ended| settle_after(ended, settle));
     if let Some(settled) = settled
         && let Some(early) = row.iter().find(|sweep| sweep.began < settled)
     {
@@ -78,7 +74,7 @@ fn obstacles(sweep: &SweepRow) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeMap;
     use std::time::Duration;
 
@@ -86,11 +82,11 @@ mod tests {
     use crate::protocol::phase::Epoch;
     use crate::target::control::{SessionKind, SessionRow};
 
-    fn minute(minute: i64) -> Timestamp {
+    pub(in crate::gate) fn minute(minute: i64) -> Timestamp {
         Timestamp::from_second(1_790_000_000 + minute * 60).unwrap()
     }
 
-    fn sweep(at: i64, clean: bool, content: bool) -> SweepRow {
+    pub(in crate::gate) fn sweep(at: i64, clean: bool, content: bool) -> SweepRow {
         SweepRow {
             id: at.to_string(),
             began: minute(at),
@@ -108,11 +104,13 @@ mod tests {
             planted: 8,
             found: 8,
             repaired: false,
+            bypassed: 0,
+            bypasses: Vec::new(),
             clean,
         }
     }
 
-    fn facts(sweeps: Vec<SweepRow>) -> Facts {
+    pub(in crate::gate) fn facts(sweeps: Vec<SweepRow>) -> Facts {
         Facts {
             now: minute(60),
             plan_hash: "plan".to_owned(),
@@ -122,6 +120,8 @@ mod tests {
             evidence: BTreeMap::new(),
             sweeps,
             sessions: Vec::new(),
+            intents: Vec::new(),
+            no_foreign: Duration::ZERO,
         }
     }
 

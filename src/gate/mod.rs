@@ -6,9 +6,12 @@
 //!
 //! Nothing in here changes a store, except that evidence is kept ([`table_ready::check`]).
 
+mod capture_continuous;
 mod drift_free;
 pub mod export_complete;
+mod no_foreign;
 pub mod table_ready;
+pub mod writers_stopped;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,9 +20,9 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::plan::TimingPlan;
+use crate::plan::{CaptureMode, TimingPlan};
 use crate::protocol::phase::{Epoch, Phase};
-use crate::target::control::{Control, Evidence, SessionRow, SweepRow};
+use crate::target::control::{Control, Evidence, IntentRow, SessionRow, SweepRow};
 
 /// The gates that are there so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -33,14 +36,28 @@ pub enum Gate {
     MappingTotal,
     /// Every mapped pathname is applied or superseded.
     BackfillComplete,
+    /// Every write since before those sweeps went through a gateway that noted it.
+    CaptureContinuous,
     /// Full sweeps found nothing.
     DriftFree,
+    /// Nobody writes past the gateways.
+    NoForeign,
+    /// Without gateways: the operator's word that nobody writes any more.
+    WritersStopped,
 }
 
 impl Gate {
     /// All of them, in the order in which they open.
-    pub const ALL: [Self; 5] =
-        [Self::TableReady, Self::ExportComplete, Self::MappingTotal, Self::BackfillComplete, Self::DriftFree];
+    pub const ALL: [Self; 8] = [
+        Self::TableReady,
+        Self::ExportComplete,
+        Self::MappingTotal,
+        Self::BackfillComplete,
+        Self::CaptureContinuous,
+        Self::DriftFree,
+        Self::NoForeign,
+        Self::WritersStopped,
+    ];
 
     /// Its name in the plan, in evidence and in reports.
     #[must_use]
@@ -50,7 +67,10 @@ impl Gate {
             Self::ExportComplete => "export-complete",
             Self::MappingTotal => "mapping-total",
             Self::BackfillComplete => "backfill-complete",
+            Self::CaptureContinuous => "capture-continuous",
             Self::DriftFree => "drift-free",
+            Self::NoForeign => "no-foreign",
+            Self::WritersStopped => "writers-stopped",
         }
     }
 
@@ -62,19 +82,33 @@ impl Gate {
             Self::ExportComplete => "migrate export, then migrate dual-write --once",
             Self::MappingTotal => "correct the plan or the blobs it names, then migrate validate",
             Self::BackfillComplete => "migrate dual-write --once",
+            Self::CaptureContinuous => {
+                "migrate dual-write, running; then migrate validate, until two in a row are clean"
+            }
+            Self::NoForeign => {
+                "point every writer at a gateway, and let migrate dual-write run for `timing.no_foreign`"
+            }
+            Self::WritersStopped => {
+                "stop whoever writes; migrate cutover --writers-stopped; `timing.settle` later migrate validate --sweeps 2"
+            }
             Self::DriftFree => {
                 "migrate validate (with --repair where it finds drift), until two in a row are clean"
             }
         }
     }
 
-    /// The gates that a step to `phase` must pass, coming from `from`.
+    /// The gates that a step to `phase` must pass, coming from `from`, where changes are captured so.
     #[must_use]
-    pub fn required(from: Phase, phase: Phase) -> &'static [Self] {
+    pub fn required(from: Phase, phase: Phase, capture: CaptureMode) -> Vec<Self> {
+        let forward = |gate: &Self| match gate {
+            Self::CaptureContinuous | Self::NoForeign => capture == CaptureMode::Gateway,
+            Self::WritersStopped => capture == CaptureMode::Follow,
+            _ => true,
+        };
         match (from, phase) {
             // The way back: DynamoDB must hold nothing that Blob does not.
-            (Phase::Cutover, Phase::Shadow) => &[Self::DriftFree],
-            _ => &Self::ALL,
+            (Phase::Cutover, Phase::Shadow) => vec![Self::DriftFree],
+            _ => Self::ALL.into_iter().filter(forward).collect(),
         }
     }
 }
@@ -132,6 +166,10 @@ pub struct Facts {
     pub sweeps: Vec<SweepRow>,
     /// All sessions.
     pub sessions: Vec<SessionRow>,
+    /// All intents.
+    pub intents: Vec<IntentRow>,
+    /// For how long nobody may have written past the gateways.
+    pub no_foreign: Duration,
 }
 
 impl Facts {
@@ -155,7 +193,10 @@ impl Facts {
             settle: timing.settle.0,
             evidence: evidence.into_iter().map(|evidence| (evidence.gate.clone(), evidence)).collect(),
             sweeps: control.sweeps().await?,
+            // Before the sessions: an intent that is seen has a session that is seen.
+            intents: control.intents().await?,
             sessions: control.sessions().await?,
+            no_foreign: timing.no_foreign.0,
         })
     }
 
@@ -184,6 +225,11 @@ impl Facts {
     }
 }
 
+/// The moment from which on a sweep counts after this one.
+fn settle_after(at: Timestamp, settle: SignedDuration) -> Timestamp {
+    at.checked_add(settle).unwrap_or(Timestamp::MAX)
+}
+
 fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
@@ -194,6 +240,9 @@ pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
     match gate {
         Gate::TableReady | Gate::ExportComplete | Gate::BackfillComplete => from_evidence(gate, facts),
         Gate::MappingTotal => mapping_total(facts),
+        Gate::CaptureContinuous => capture_continuous::judge(facts),
+        Gate::NoForeign => no_foreign::judge(facts),
+        Gate::WritersStopped => writers_stopped::judge(facts),
         // Nothing but the application writes after a cutover: one look at everything tells.
         Gate::DriftFree if from == Phase::Cutover => drift_free::judge(facts, 1),
         Gate::DriftFree => drift_free::judge(facts, 2),

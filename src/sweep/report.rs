@@ -13,6 +13,9 @@ use crate::blob::Pathname;
 use crate::protocol::phase::Epoch;
 use crate::target::control::SweepRow;
 
+/// So many pathnames of changes past the gateways are kept.
+const BYPASSES_MAX: usize = 10;
+
 /// What a sweep found, and how much of the stores it covered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SweepReport {
@@ -141,6 +144,8 @@ impl SweepReport {
             planted: self.planted,
             found: self.found,
             repaired: self.remaining.is_some(),
+            bypassed: self.bypassed.len() as u64,
+            bypasses: self.bypassed.iter().take(BYPASSES_MAX).map(|one| one.pathname.to_string()).collect(),
             clean: self.obstacles().is_empty(),
         }
     }

@@ -54,7 +54,8 @@ fn the_shipped_plan_is_one() {
     assert_eq!(loaded.plan.target.control_table(), "fuse-main-migration");
     assert_eq!(loaded.document.text(), fixture::PLAN);
     let gates: Vec<_> = loaded.document.boxes().iter().map(|found| found.gate.as_str()).collect();
-    assert_eq!(gates, ["table-ready", "export-complete", "mapping-total", "backfill-complete", "drift-free"]);
+    let before = ["table-ready", "export-complete", "mapping-total", "backfill-complete"];
+    assert_eq!(gates, [&before[..], &["capture-continuous", "no-foreign", "drift-free"]].concat());
 }
 
 #[test]

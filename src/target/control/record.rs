@@ -64,8 +64,19 @@ pub struct SweepRow {
     pub found: u64,
     /// Whether it repaired what it found.
     pub repaired: bool,
+    /// Changes that went past the gateways.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub bypassed: u64,
+    /// The first of their pathnames.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bypasses: Vec<String>,
     /// Whether everything above is as it must be; see `sweep`.
     pub clean: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Control {

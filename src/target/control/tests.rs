@@ -321,6 +321,8 @@ fn evidence_and_sweeps() {
         planted: 8,
         found: 8,
         repaired: true,
+        bypassed: 0,
+        bypasses: Vec::new(),
         clean: false,
     };
     row("sweep", &Key::new("W#", "001790000000123#w1"), &sweep);

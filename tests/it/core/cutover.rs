@@ -8,21 +8,22 @@ use migrate::clock::Clock as _;
 use migrate::cutover::{Cutover, Flip};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
-use migrate::plan::{IndexPlan, Plan};
+use migrate::plan::{CaptureMode, IndexPlan, Plan};
 use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::sweep::Level;
 use migrate::target::control::{
-    Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
+    Audit, Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
 };
 use migrate::target::memory::{Fault, Operation};
 use migrate::{Error, ErrorKind, Result};
 
-use super::harness::{Rig, silent};
+use super::harness::{PLAN, Rig, silent};
 use super::session::PLAN_HASH;
 
 /// A migration that may be flipped: two blobs in the mirror, every gate open.
 async fn ready() -> Rig {
-    let rig = Rig::new();
+    // Without a gateway: what these tests are about is the operator.
+    let rig = Rig::with(&format!("{PLAN}[capture]\nmode = \"follow\"\n"));
     rig.put("r/1.json", "{}").await;
     rig.put("r/2.json", "{}").await;
     rig.backfill().await;
@@ -30,6 +31,8 @@ async fn ready() -> Rig {
     for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
         rig.control.put_evidence(&evidence(&rig, gate)).await.unwrap();
     }
+    cutover(&rig, &rig.plan, "ada").writers_stopped().await.unwrap();
+    rig.clock.advance(rig.plan.timing.settle.0);
     for _ in 0..2 {
         sweep(&rig, Epoch(1)).await;
     }
@@ -99,14 +102,21 @@ fn row(rig: &Rig, state: SessionState) -> SessionRow {
 async fn unchanged(rig: &Rig) {
     let mode = rig.control.mode().await.unwrap().unwrap();
     assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Capture, Epoch(1), None));
-    assert_eq!(rig.control.audit().await.unwrap(), []);
+    assert_eq!(flips(rig).await, []);
 }
 
 /// It was flipped once.
 async fn flipped(rig: &Rig) {
     let mode = rig.control.mode().await.unwrap().unwrap();
     assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Cutover, Epoch(2), None));
-    assert_eq!(rig.control.audit().await.unwrap().len(), 1);
+    assert_eq!(flips(rig).await.len(), 1);
+}
+
+/// The lines of the audit log that are about flips.
+async fn flips(rig: &Rig) -> Vec<Audit> {
+    let mut log = rig.control.audit().await.unwrap();
+    log.retain(|audit| audit.note.is_none());
+    log
 }
 
 fn closed(result: Result<Flip>) -> String {
@@ -125,10 +135,11 @@ async fn with_every_gate_open_it_flips_and_says_why_it_could() {
     let flip = flip(&rig, None).await.unwrap();
     assert_eq!((flip.from, flip.to, flip.epoch), (Phase::Capture, Phase::Cutover, Epoch(2)));
     flipped(&rig).await;
-    let audit = rig.control.audit().await.unwrap().remove(0);
+    let audit = flips(&rig).await.remove(0);
     assert_eq!((audit.who.as_str(), audit.from, audit.to), ("ada", Phase::Capture, Phase::Cutover));
     assert_eq!((audit.epoch, audit.plan_hash.as_str()), (Epoch(2), PLAN_HASH));
-    let gates: Vec<String> = Gate::ALL.iter().map(ToString::to_string).collect();
+    let gates = Gate::required(Phase::Capture, Phase::Cutover, CaptureMode::Follow);
+    let gates: Vec<String> = gates.iter().map(ToString::to_string).collect();
     let mut named: Vec<String> = audit.evidence.keys().cloned().collect();
     named.sort_by_key(|gate| gates.iter().position(|known| known == gate));
     assert_eq!(named, gates);
@@ -140,6 +151,7 @@ async fn each_closed_gate_is_named_and_nothing_changes() {
     for gate in Gate::ALL {
         let rig = ready().await;
         let mut plan = rig.plan.clone();
+        let mut closes = gate.to_string();
         match gate {
             Gate::TableReady => plan.target.indexes.push(IndexPlan {
                 name: "GSI1".to_owned(),
@@ -162,9 +174,18 @@ async fn each_closed_gate_is_named_and_nothing_changes() {
                 assert!(!sweep(&rig, Epoch(1)).await.clean);
                 rig.reconcile("r/1.json").await;
                 assert!(sweep(&rig, Epoch(1)).await.clean, "one is not enough");
+                closes = "drift-free, writers-stopped".to_owned();
+            }
+            Gate::WritersStopped => {
+                let again = Evidence { at: rig.clock.now(), ..evidence(&rig, gate) };
+                rig.control.put_evidence(&again).await.unwrap();
+            }
+            Gate::CaptureContinuous | Gate::NoForeign => {
+                plan.capture.mode = CaptureMode::Gateway;
+                closes = "capture-continuous, no-foreign".to_owned();
             }
         }
-        assert_eq!(closed(cutover(&rig, &plan, "ada").flip(None, false).await), format!("closed: {gate}"));
+        assert_eq!(closed(cutover(&rig, &plan, "ada").flip(None, false).await), format!("closed: {closes}"));
         unchanged(&rig).await;
     }
 }
@@ -175,13 +196,13 @@ async fn without_any_evidence_every_gate_but_the_table_is_closed() {
     let error = flip(&rig, None).await.unwrap_err();
     assert_eq!((error.kind(), error.detail()), (ErrorKind::WrongPhase, Some("nothing was migrated yet")));
     rig.control.ensure_mode(&mode(&rig, Phase::Capture, 1)).await.unwrap();
-    let all = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    let all = "closed: export-complete, mapping-total, backfill-complete, capture-continuous, drift-free, no-foreign";
     assert_eq!(closed(flip(&rig, None).await), all);
 }
 
 #[tokio::test]
 async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
-    let evidenced = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    let evidenced = "closed: export-complete, mapping-total, backfill-complete, drift-free, writers-stopped";
     let rig = ready().await;
     let other = Cutover { plan_hash: "another plan", ..cutover(&rig, &rig.plan, "ada") };
     assert_eq!(closed(other.flip(None, false).await), evidenced);
@@ -296,6 +317,27 @@ async fn a_session_that_opens_between_the_look_and_the_hold_is_seen() {
     unchanged(&rig).await;
 }
 
+/// `--without`: the process is gone, and so is what it let through last, until sweeps have looked once more.
+#[tokio::test]
+async fn a_process_that_is_gone_is_named_and_ended() {
+    let rig = ready().await;
+    rig.control.open_session(&row(&rig, SessionState::Open)).await.unwrap();
+    assert_eq!(flip(&rig, None).await.unwrap_err().kind(), ErrorKind::WrongPhase);
+    let unknown = cutover(&rig, &rig.plan, "ada").without(&["nobody".to_owned()]).await.unwrap_err();
+    assert_eq!(unknown.kind(), ErrorKind::Usage);
+    cutover(&rig, &rig.plan, "ada").without(&["load".to_owned()]).await.unwrap();
+    let audit = rig.control.audit().await.unwrap().pop().unwrap();
+    assert!(audit.note.as_deref().unwrap().starts_with("load is stopped"), "{audit:?}");
+    let session = rig.control.sessions().await.unwrap().remove(0);
+    assert_eq!(session.state, SessionState::Unclean);
+    assert_eq!(closed(flip(&rig, None).await), "closed: drift-free");
+    rig.clock.advance(rig.plan.timing.settle.0);
+    for _ in 0..2 {
+        sweep(&rig, Epoch(1)).await;
+    }
+    flip(&rig, None).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_session_that_opens_under_the_hold_is_refused() {
     let rig = ready().await;
@@ -393,7 +435,7 @@ async fn of_two_operators_at_once_exactly_one_flips() {
             let loser = first.err().or(second.err()).unwrap();
             assert_eq!(loser.kind(), ErrorKind::WrongPhase);
             flipped(&rig).await;
-            assert_eq!(rig.control.audit().await.unwrap()[0].who, winner);
+            assert_eq!(flips(&rig).await[0].who, winner);
         }
     }
 }
@@ -438,9 +480,9 @@ async fn the_way_back_needs_a_clean_sweep_in_the_new_epoch() {
     assert!(sweep(&rig, Epoch(2)).await.clean);
     let back = flip(&rig, Some(Phase::Shadow)).await.unwrap();
     assert_eq!((back.from, back.to, back.epoch), (Phase::Cutover, Phase::Shadow, Epoch(3)));
-    assert_eq!(rig.control.audit().await.unwrap().len(), 2);
+    assert_eq!(flips(&rig).await.len(), 2);
 
-    let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free";
+    let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free, writers-stopped";
     assert_eq!(closed(flip(&rig, None).await), anew);
 }
 
