@@ -1,9 +1,9 @@
 //! A change of authority: two gateways with a write and a read each, a sweeper, and one or two operators.
 //!
-//! It drives what production drives: [`Flip`] for the operators, `admit` and `may_answer` for what gateways
-//! let through and answer, [`Lease`](migrate::protocol::session::Lease) for their sessions, `after_own` for
-//! their intents, and `Converge` for the mirror. A converge towards Blob, and what a gateway admits under the
-//! other authority, are in `world` and `take`.
+//! It drives what production drives: [`Flip`] for the operators, `admit`, `may_answer` and `read_from` for what
+//! gateways let through and answer, [`Lease`](migrate::protocol::session::Lease) for their sessions, `after_own` and
+//! `replay` for their intents, and `Converge` for the mirror. A converge towards Blob is a small one of its own, in
+//! `world`.
 //!
 //! Limits: one pathname, puts only; one fault of each kind; "wait" is an oracle, as elsewhere, and a gateway
 //! does not outlast it between the check of its lease and its request; the operator's word that a gateway is

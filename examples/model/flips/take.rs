@@ -4,7 +4,7 @@ use std::fmt::Arguments;
 use std::time::Duration;
 
 use migrate::protocol::converge::{Change, Done, Next, Purpose};
-use migrate::protocol::gateway::{Admission, View, admit, may_answer};
+use migrate::protocol::gateway::{Admission, ReadFrom, admit, may_answer, read_from};
 use migrate::protocol::intent::{Replay, Reply, Verdict, after_own, after_replay};
 use migrate::protocol::phase::{Authority, Epoch};
 
@@ -155,31 +155,16 @@ impl Flips {
 
     /// Whether a gateway lets its write in, and whether an intent is stored first.
     pub(super) fn admits(&self, gateway: &Gateway) -> Option<bool> {
-        let view = gateway.view();
-        // Under the other authority it fails closed.
-        let admission = match gateway.known.authority {
-            Authority::Source => admit(view),
-            Authority::Target if !view.reachable => Admission::Refuse,
-            Authority::Target => admit(View { authority: Some(Authority::Source), ..view }),
-        };
-        match admission {
+        match admit(gateway.view()) {
             Admission::Noted => Some(true),
             Admission::Unnoted => Some(false),
             Admission::Wait | Admission::Refuse => None,
         }
     }
 
-    fn answers(&self, gateway: &Gateway, authority: Authority, epoch: u8) -> bool {
-        let view = gateway.view();
-        let view = match authority {
-            Authority::Source => view,
-            Authority::Target if !view.reachable || gateway.known.authority == Authority::Source => {
-                return false;
-            }
-            Authority::Target => View { authority: Some(Authority::Source), ..view },
-        };
+    fn answers(&self, gateway: &Gateway, epoch: u8) -> bool {
         // A new session begins only where nothing of the old one is under way.
-        self.flaw == Flaw::AnswersUnchecked || may_answer(true, Epoch(u64::from(epoch)), view)
+        self.flaw == Flaw::AnswersUnchecked || may_answer(true, Epoch(u64::from(epoch)), gateway.view())
     }
 
     fn begins(&self, world: &mut World, number: usize, tell: Tell<'_>) {
@@ -224,7 +209,7 @@ impl Flips {
             }
         }
         let gateway = &mut world.gateways[number];
-        let answers = self.answers(gateway, authority, epoch);
+        let answers = self.answers(gateway, epoch);
         if answers {
             tell(format_args!("G{}: ACKS w{}", number + 1, number + 1));
             world.told[number] = Told::Success;
@@ -420,18 +405,20 @@ impl Flips {
         let stale = world.stale(|write| self.content(write));
         let mode = world.mode;
         let gateway = &mut world.gateways[number];
-        // While a hold is set, each read reads the mode first.
-        if gateway.known.hold.is_some() && self.flaw != Flaw::ReadsByHeld {
+        let mut from =
+            read_from(gateway.view(), gateway.known.hold.is_some() && self.flaw != Flaw::ReadsByHeld);
+        if from == ReadFrom::AskMode {
             if !gateway.reachable {
                 return;
             }
             gateway.known = mode;
+            from = read_from(gateway.view(), false);
         }
-        let authority = gateway.known.authority;
-        let live = gateway.holds() || self.flaw == Flaw::ReadsUnchecked;
-        if authority == Authority::Target && !live {
-            return;
-        }
+        let authority = match from {
+            ReadFrom::Authority(authority) => authority,
+            _ if self.flaw == Flaw::ReadsUnchecked => gateway.known.authority,
+            ReadFrom::AskMode | ReadFrom::Refuse => return,
+        };
         tell(format_args!("G{}: a read starts (phase {})", number + 1, number_of(authority)));
         gateway.read = Read::Begun { authority, stale };
     }
