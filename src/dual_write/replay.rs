@@ -3,6 +3,9 @@
 //! Any process may replay, and several at once do no harm. An intent in doubt is converged at once, and again
 //! from time to time; it is removed only after a converge that began `late_write_max` after this process
 //! first saw that version of it with its owner gone. That is [`crate::protocol::intent`]'s word.
+//!
+//! Towards Blob, where no rev stops a request that is on its way, one process at a time has an intent: it stores the
+//! row anew as its own before it begins, so that nobody else removes it meanwhile.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -17,7 +20,7 @@ use crate::plan::TimingPlan;
 use crate::protocol::converge::Done;
 use crate::protocol::intent::{Owner, Replay as Step, Sighting, Verdict, after_replay, replay};
 use crate::protocol::session::lapsed;
-use crate::target::control::{IntentRow, IntentState, SessionRow, SessionState};
+use crate::target::control::{Control, IntentRow, IntentState, SessionRow, SessionState};
 
 /// Pathnames that are converged at a time.
 const CONCURRENCY: usize = 32;
@@ -104,14 +107,28 @@ impl Replay {
                 Some(step) => due.push((intent, step)),
             }
         }
+        let towards_blob = matches!(mirroring, Mirroring::ToSource(_));
+        if towards_blob {
+            let found = due.len();
+            due = take_over(control, own, due).await?;
+            report.in_doubt += (found - due.len()) as u64;
+        }
         let settled = settle(mirroring, due.iter().flat_map(|(intent, _)| &intent.pathnames)).await;
         for (intent, step) in due {
             let all = intent.pathnames.iter().all(|pathname| settled.contains(pathname));
             let done = if all { Done::Written } else { Done::GaveUp };
             if after_replay(step, done) == Verdict::Clear && control.clear_intent(&intent).await? {
                 report.cleared += 1;
-            } else {
-                report.in_doubt += 1;
+                continue;
+            }
+            report.in_doubt += 1;
+            if towards_blob {
+                let left = intent.touched(IntentState::GaveUp);
+                let touched = control.touch_intent(&left, &intent.version).await?;
+                // What got no answer may land yet: then the wait begins anew with the next look.
+                if let (true, true, Some(known)) = (touched, all, self.sightings.get_mut(&left.id)) {
+                    known.sighting.taken_over(left.version);
+                }
             }
         }
         Ok(report)
@@ -157,6 +174,22 @@ impl Replay {
         known.tried = Some(step);
         Some(step)
     }
+}
+
+/// Stores intents anew as this process's own, at work on; leaves out those that somebody else was faster with.
+async fn take_over(
+    control: &Control,
+    own: &str,
+    due: Vec<(IntentRow, Step)>,
+) -> Result<Vec<(IntentRow, Step)>> {
+    let mut taken = Vec::new();
+    for (intent, step) in due {
+        let ours = IntentRow { session: own.to_owned(), ..intent.touched(IntentState::Open) };
+        if control.touch_intent(&ours, &intent.version).await? {
+            taken.push((ours, step));
+        }
+    }
+    Ok(taken)
 }
 
 /// Converges each of these once, and says which are equal now.

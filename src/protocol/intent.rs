@@ -135,6 +135,12 @@ impl<W: PartialEq, T: Copy> Sighting<W, T> {
         self.owner = owner;
     }
 
+    /// This observer itself stored the row anew, and got an answer to everything that it sent since: the wait goes
+    /// on.
+    pub fn taken_over(&mut self, row: W) {
+        self.row = row;
+    }
+
     /// What the owner was doing when the row was last seen.
     pub const fn owner(&self) -> Owner {
         self.owner
@@ -213,6 +219,16 @@ mod tests {
         sighting.again("r2", Owner::GaveUp, 9);
         assert_eq!(silence_at(&sighting, 18), Silence::Short);
         assert_eq!(silence_at(&sighting, 19), Silence::Full);
+    }
+
+    #[test]
+    fn taking_a_row_over_does_not_begin_the_wait_anew() {
+        let mut sighting = Sighting::first("r1", Owner::Ended, 5);
+        sighting.taken_over("r2");
+        sighting.again("r2", Owner::GaveUp, 14);
+        assert_eq!(silence_at(&sighting, 15), Silence::Full);
+        sighting.again("r3", Owner::GaveUp, 15);
+        assert_eq!(silence_at(&sighting, 24), Silence::Short, "somebody else did");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use migrate::dual_write::gateway::DualWrite;
 use migrate::dual_write::replay::{Replay, ReplayReport};
 use migrate::protocol::phase::Phase;
 use migrate::sweep::Level;
-use migrate::target::control::{AnchorState, Mode};
+use migrate::target::control::{AnchorState, IntentState, Mode};
 use migrate::target::memory::{Fault, Operation};
 use migrate::{ErrorKind, Result};
 
@@ -316,6 +316,41 @@ async fn a_late_mirror_put_is_repaired_by_its_intent() {
     assert_eq!(stage.in_blob(NAME).await.as_deref(), Some(A));
     stage.pass(stage.plan.timing.late_write_max.0).await;
     stage.replayed(&mut replay).await;
+    stage.settled().await;
+}
+
+/// Whoever replays towards Blob has the intent alone: another one could remove it while a put is on its way, that
+/// a flip then leaves behind.
+#[tokio::test]
+async fn an_intent_towards_blob_is_replayed_by_one_process_at_a_time() {
+    let (stage, gateway) = Stage::flipped().await;
+    stage.rig.faults.set_outage(Some(ErrorKind::NotApplied));
+    put(&gateway, NAME, B).await.unwrap();
+    stage.moments().await;
+    stage.rig.faults.set_outage(None);
+    let (mut one, mut other) = (stage.replay(), stage.replay());
+    let own = stage.intents().await[0].session.clone();
+    assert_eq!(stage.replayed(&mut other).await.in_doubt, 1);
+    let intent = stage.intents().await.remove(0);
+    put(&gateway, NAME, C).await.unwrap();
+    stage.moments().await;
+    let mut slow = stage.rig.faults.pause(Blob::Head);
+    let first = async {
+        let first = stage.pass_as(&own, &mut one).await;
+        assert_eq!(first.in_doubt, 1, "{first:?}");
+    };
+    let second = async {
+        slow.arrived().await;
+        stage.pass(Duration::from_secs(3)).await;
+        let report = stage.pass_of(&mut other).await;
+        assert_eq!((report.at_work, report.cleared), (1, 0), "the first one is at it");
+        slow.release();
+    };
+    tokio::join!(first, second);
+    let left = stage.intents().await.remove(0);
+    assert_eq!((&left.id, &left.session, left.state), (&intent.id, &own, IntentState::GaveUp));
+    stage.pass(stage.plan.timing.late_write_max.0).await;
+    assert_eq!(stage.pass_as(&own, &mut one).await.cleared, 1);
     stage.settled().await;
 }
 
