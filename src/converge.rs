@@ -9,6 +9,7 @@
 
 pub mod author;
 mod bulk;
+pub mod direct;
 mod fetch;
 mod group;
 mod large;
@@ -285,7 +286,7 @@ impl Converger {
         Ok(match sent {
             Sent::Applied => Attempt::Written(Written::Applied),
             Sent::Unknown => Attempt::Written(Written::Unknown),
-            Sent::GroupMoved => Attempt::Written(Written::Refused { found: None }),
+            Sent::Moved => Attempt::Written(Written::Refused { found: None }),
             Sent::Raced(found) => {
                 Attempt::Written(Written::Refused { found: found.as_ref().and_then(Anchor::rev_of) })
             }
@@ -304,7 +305,7 @@ impl Converger {
                 self.drop_beside(seen, Some(anchor)).await;
             }
             Sent::Raced(found) => self.drop_new(prepared, found.as_ref()).await,
-            Sent::GroupMoved | Sent::Collision { .. } => self.drop_new(prepared, None).await,
+            Sent::Moved | Sent::Collision { .. } => self.drop_new(prepared, None).await,
         }
     }
 
@@ -403,8 +404,8 @@ enum Sent {
     Unknown,
     /// The anchor is not the one that was seen: this one is there.
     Raced(Option<Item>),
-    /// Another member of a group was faster.
-    GroupMoved,
+    /// Another member of a group was faster, or an item is not what it was when it was read.
+    Moved,
     /// An item to be stored is somebody else's.
     Collision {
         key: Key,
@@ -420,8 +421,8 @@ fn judge_refusals(writes: &[(Role, Write)], refusals: &[Refusal]) -> Option<Sent
     if let Some(refusal) = of(|role| *role == Role::Anchor) {
         return Some(Sent::Raced(refusal.found.clone()));
     }
-    if of(|role| matches!(role, Role::Group | Role::Member)).is_some() {
-        return Some(Sent::GroupMoved);
+    if of(|role| matches!(role, Role::Group | Role::Member | Role::AsRead)).is_some() {
+        return Some(Sent::Moved);
     }
     let refusal = of(|role| matches!(role, Role::Put(_)))?;
     let Role::Put(key) = &writes[refusal.action].0 else { return None };

@@ -21,13 +21,20 @@ pub use self::mirror::{Judged, Settled};
 use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
-use crate::converge::{Converger, rebuild};
+use crate::converge::direct::Look;
+use crate::converge::{Converger, Permit, rebuild};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Rule;
 use crate::target::control::{Anchor, AnchorState, BodyForm, Control};
 
 /// How often a body is looked for that is replaced while it is read.
 const LOOKS: u32 = 5;
+
+/// Who lets a reader write for a moment.
+pub trait Entry: Send + Sync {
+    /// The permit, which is given back when it is dropped; none where nobody may write now.
+    fn enter(&self) -> Option<Arc<dyn Permit>>;
+}
 
 /// A Blob store over anchors. Clones are the same store.
 #[derive(Clone)]
@@ -36,6 +43,7 @@ pub struct Anchored {
     converger: Converger,
     prefix: String,
     answers: Answers,
+    entry: Option<Arc<dyn Entry>>,
 }
 
 /// What is said of a version.
@@ -57,7 +65,13 @@ impl Anchored {
     /// The store that these two make; only what begins with `prefix` is DynamoDB's.
     #[must_use]
     pub fn new(converger: Converger, prefix: &str) -> Self {
-        Self { converger, prefix: prefix.to_owned(), answers: Answers::Clients }
+        Self { converger, prefix: prefix.to_owned(), answers: Answers::Clients, entry: None }
+    }
+
+    /// The same for readers, who have no permit but what they are given for a moment.
+    #[must_use]
+    pub fn entered_by(self, entry: Arc<dyn Entry>) -> Self {
+        Self { entry: Some(entry), ..self }
     }
 
     /// The same store with the ETags by which anchors are compared: as a source that items are held against.
@@ -139,11 +153,55 @@ impl Anchored {
         Ok(self.control().bare_anchor(pathname).await?.filter(|anchor| anchor.head.is_some()))
     }
 
+    /// What is there now, what the application wrote to DynamoDB itself included: that is taken over, where this
+    /// process may write. With its bytes where they were just rebuilt.
+    async fn present(&self, pathname: &Pathname) -> Result<Option<(Anchor, Option<Spooled>)>> {
+        let direct = match self.converger.mapper.rule(pathname) {
+            Rule::Entity(entity)
+                if self.answers == Answers::Clients && self.converger.mapper.is_direct(entity) =>
+            {
+                entity
+            }
+            _ => return Ok(self.held(pathname).await?.map(|anchor| (anchor, None))),
+        };
+        for _ in 0..LOOKS {
+            let change = match self.converger.look(pathname, direct).await? {
+                Look::Anchor { anchor, .. } => {
+                    return Ok(anchor.filter(|anchor| anchor.head.is_some()).map(|anchor| (*anchor, None)));
+                }
+                Look::Changed(change) => change,
+                Look::Unreadable { error, .. } => return Err(error),
+                Look::NotOurs(_) => return Ok(None),
+            };
+            let now = || {
+                let anchor = Some(change.anchor()).filter(|anchor| anchor.head.is_some());
+                anchor.map(|anchor| (anchor.clone(), change.body.clone()))
+            };
+            let permit = match &self.entry {
+                Some(entry) => entry.enter(),
+                None => Some(Arc::clone(&self.converger.permit)),
+            };
+            // It is there, whoever may say so in the control table.
+            let Some(permit) = permit else { return Ok(now()) };
+            let converger = Converger { permit, ..self.converger.clone() };
+            match converger.take_over(&change).await {
+                Ok(true) => return Ok(now()),
+                Err(error) if error.kind() == ErrorKind::WrongPhase => return Ok(now()),
+                Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
+                Ok(false) | Err(_) => {}
+            }
+        }
+        Err(changing(pathname))
+    }
+
     /// What is there, with its bytes; none where nothing is. Replaced meanwhile, it is the later one.
     async fn content(&self, pathname: &Pathname) -> Result<Option<(Anchor, Spooled)>> {
         let mut damaged: Option<(Anchor, Error)> = None;
         for _ in 0..LOOKS {
-            let Some(anchor) = self.held(pathname).await? else { return Ok(None) };
+            let Some((anchor, body)) = self.present(pathname).await? else { return Ok(None) };
+            if let Some(body) = body {
+                return Ok(Some((anchor, body)));
+            }
             if let Some((before, error)) = damaged
                 && before == anchor
             {
@@ -155,7 +213,7 @@ impl Anchored {
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::new(ErrorKind::Busy, "read a body").key(pathname).message("it keeps changing; try again"))
+        Err(changing(pathname))
     }
 
     /// The bytes of an anchor: those that were retained, else the JSON that its items make.
@@ -184,17 +242,21 @@ impl Anchored {
     }
 }
 
+fn changing(pathname: &Pathname) -> Error {
+    Error::new(ErrorKind::Busy, "read a body").key(pathname).message("it keeps changing; try again")
+}
+
 #[async_trait]
 impl BlobStore for Anchored {
     async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
         if !self.maps(pathname) {
             return self.blob().head(pathname).await;
         }
-        match self.held(pathname).await? {
-            Some(anchor) if self.answers == Answers::Clients && self.is_left_to_blob(&anchor) => {
+        match self.present(pathname).await? {
+            Some((anchor, _)) if self.answers == Answers::Clients && self.is_left_to_blob(&anchor) => {
                 self.blob().head(pathname).await
             }
-            anchor => Ok(anchor.and_then(|anchor| self.head_of(&anchor))),
+            present => Ok(present.and_then(|(anchor, _)| self.head_of(&anchor))),
         }
     }
 

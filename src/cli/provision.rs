@@ -44,7 +44,8 @@ pub(crate) struct Provision {
 pub(crate) async fn run(args: &Provision, context: &Context) -> anyhow::Result<Exit> {
     let plan = context.plan()?;
     if let Some(command) = args.policy {
-        let document = |command| policy::policy(&plan.target, None, command);
+        let direct = plan.entities.iter().any(|entity| entity.direct_writes);
+        let document = |command| policy::policy(&plan.target, None, direct, command);
         let policies = match command {
             Some(command) => document(command),
             None => {

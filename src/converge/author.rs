@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
 
+use super::direct::{Look, Standing, as_read};
 use super::large::Large;
 use super::prepare::{Prepared, Role};
 use super::{ATTEMPTS, Attempt, Bodies, Converger, SavedBody};
@@ -17,7 +18,7 @@ use crate::protocol::Rev;
 use crate::protocol::converge::{Change, Written};
 use crate::target::control::{Anchor, AnchorState, Behind, MappedVersion, encode_whole};
 use crate::target::{Condition, Table, Write};
-use crate::value::Value;
+use crate::value::{Key, Value};
 
 const OPERATION: &str = "write to DynamoDB";
 
@@ -73,7 +74,7 @@ impl Demand<'_> {
     }
 
     /// Whether what is there allows the write; the anchor itself where an earlier attempt of it wrote that.
-    fn check<'a>(
+    pub(super) fn check<'a>(
         &self,
         pathname: &Pathname,
         seen: Option<&'a Anchor>,
@@ -137,10 +138,10 @@ impl Converger {
         let entity = self.entity(pathname).ok_or_else(|| {
             Error::new(ErrorKind::Internal, OPERATION).key(pathname).message("no entity maps it")
         })?;
-        let seen = self.control.anchor(pathname).await?;
-        if let Some(own) = demand.check(pathname, seen.as_ref(), new.is_some())? {
-            return Ok(Try::Stored(Box::new(own.clone())));
-        }
+        let (seen, item) = match self.standing(pathname, entity, demand, new.is_some()).await? {
+            Standing::Is { seen, item } => (seen.map(|seen| *seen), item),
+            Standing::Over(over) => return Ok(over),
+        };
         let mut prepared = match new {
             Some(new) => self.prepare_new(pathname, entity, seen.as_ref(), new).await?,
             None => self.prepare(pathname, Some(entity), seen.as_ref(), None, &Change::Tombstone).await?,
@@ -154,13 +155,29 @@ impl Converger {
                 .message(format!("it can't become items as the migration's plan says: {quarantine}")));
         }
         prepared.anchor.request = demand.request.map(ToOwned::to_owned);
-        prepared.anchor.behind = behind(seen.as_ref(), new);
+        let imported = new.is_some_and(|new| new.imported.is_some());
+        prepared.anchor.behind = if imported { None } else { behind(seen.as_ref(), new.is_some()) };
+        let is_direct = self.mapper.is_direct(entity);
+        if let Some(seen) = seen.as_ref().filter(|_| is_direct) {
+            as_read(&mut prepared, seen, item.as_ref());
+        }
         let removed = match beside {
-            Some(Beside { anchor, remove: true }) => self.removed(anchor, &mut prepared).await?,
+            Some(Beside { anchor, remove: true }) => match self.removed(anchor, &mut prepared).await? {
+                None => return Ok(Try::Again),
+                removed => removed,
+            },
             _ => None,
         };
         if prepared.fits() && removed.as_ref().is_none_or(Prepared::fits) {
-            return self.author_in_one(prepared, removed, beside).await;
+            let keys: Vec<Key> = prepared.keys().filter(|_| is_direct).cloned().collect();
+            let tried = self.author_in_one(prepared, removed, beside).await;
+            if let Err(error) = &tried
+                && error.kind() == ErrorKind::Unrepresentable
+                && self.takes_over_new(pathname, &keys).await?
+            {
+                return Ok(Try::Again);
+            }
+            return tried;
         }
         if removed.is_some() {
             return Err(Error::new(ErrorKind::Unrepresentable, OPERATION)
@@ -220,12 +237,23 @@ impl Converger {
         }
     }
 
-    /// The removal of a rename's source. What items the new name takes over from it, it does not remove.
+    /// The removal of a rename's source. What items the new name takes over from it, it does not remove. None where
+    /// the source is not what it was.
     async fn removed(&self, anchor: &Anchor, prepared: &mut Prepared) -> Result<Option<Prepared>> {
         let from = &anchor.pathname;
         let removed = self.prepare(from, self.entity(from), Some(anchor), None, &Change::Tombstone).await?;
         let Some(mut removed) = removed else { return Ok(None) };
-        removed.anchor.behind = behind(Some(anchor), None);
+        if let Some(entity) = self.entity(from).filter(|entity| self.mapper.is_direct(*entity)) {
+            let Look::Anchor { anchor: Some(now), item } = self.look(from, entity).await? else {
+                return Ok(None);
+            };
+            if now.rev != anchor.rev {
+                return Ok(None);
+            }
+            as_read(&mut removed, anchor, item.as_ref());
+            as_read(prepared, anchor, item.as_ref());
+        }
+        removed.anchor.behind = behind(Some(anchor), false);
         removed.anchor.request.clone_from(&prepared.anchor.request);
         for action in prepared.actions.iter_mut().filter(|action| action.item.is_some()) {
             if anchor.items.contains(&action.key) {
@@ -260,7 +288,7 @@ impl Converger {
         Ok(tried)
     }
 
-    async fn author_prepared(&self, prepared: &Prepared) -> Result<Try> {
+    pub(super) async fn author_prepared(&self, prepared: &Prepared) -> Result<Try> {
         use crate::protocol::group::Trust;
 
         let pathname = &prepared.anchor.pathname;
@@ -327,18 +355,17 @@ impl Converger {
 }
 
 /// What Blob holds that the new state of a pathname is to replace; none where it is equal to that already.
-fn behind(seen: Option<&Anchor>, new: Option<&NewVersion>) -> Option<Behind> {
+pub(super) fn behind(seen: Option<&Anchor>, holds: bool) -> Option<Behind> {
     let etag = seen.and_then(Anchor::blob_etag).cloned();
-    match new {
-        Some(NewVersion { imported: Some(_), .. }) => None,
-        Some(_) => Some(Behind { etag }),
-        None if etag.is_none() && seen.is_none_or(|seen| seen.behind.is_none()) => None,
-        None => Some(Behind { etag }),
+    match holds {
+        true => Some(Behind { etag }),
+        false if etag.is_none() && seen.is_none_or(|seen| seen.behind.is_none()) => None,
+        false => Some(Behind { etag }),
     }
 }
 
 /// Now in milliseconds, and later than `last`.
-fn next_time(now: Timestamp, last: Option<Timestamp>) -> Timestamp {
+pub(super) fn next_time(now: Timestamp, last: Option<Timestamp>) -> Timestamp {
     let now = Timestamp::from_millisecond(now.as_millisecond()).unwrap_or(now);
     match last {
         Some(last) if last >= now => last + SignedDuration::from_millis(1),
@@ -350,7 +377,7 @@ fn crowded(pathname: &Pathname) -> Error {
     Error::new(ErrorKind::Busy, OPERATION).key(pathname).message("others keep writing to it; try again")
 }
 
-fn taken(pathname: &Pathname, key: &crate::value::Key, owner: Option<&str>) -> Error {
+fn taken(pathname: &Pathname, key: &Key, owner: Option<&str>) -> Error {
     let whose = owner.map_or_else(|| "the application".to_owned(), |owner| format!("`{owner}`"));
     Error::new(ErrorKind::Unrepresentable, OPERATION)
         .key(pathname)

@@ -170,7 +170,7 @@ impl Converger {
         for prepared in batch {
             let refusal = refusals.iter().find(|refusal| refusal.action == anchor_action);
             self.drop_new(prepared, refusal.and_then(|refusal| refusal.found.as_ref())).await;
-            anchor_action += 1 + prepared.actions.len();
+            anchor_action += prepared.writes().len();
         }
     }
 

@@ -245,7 +245,7 @@ impl Converger {
             writes.extend(settled.writes);
             match self.send(&new_rev(), writes).await? {
                 // The other members of a group go on meanwhile; the pending anchor stands.
-                Sent::GroupMoved if round < u32::from(ATTEMPTS) => {}
+                Sent::Moved if round < u32::from(ATTEMPTS) => {}
                 sent => return Ok(attempt(sent)),
             }
         }
@@ -259,7 +259,7 @@ impl Converger {
         let done = match &sent {
             Sent::Applied => true,
             Sent::Raced(found) => found.as_ref().and_then(Anchor::rev_of).as_ref() == Some(&last.rev),
-            Sent::Unknown | Sent::GroupMoved | Sent::Collision { .. } => false,
+            Sent::Unknown | Sent::Moved | Sent::Collision { .. } => false,
         };
         if done {
             self.drop_beside(large.seen.as_ref(), Some(last)).await;
@@ -276,7 +276,7 @@ fn attempt(sent: Sent) -> Attempt {
         Sent::Raced(found) => {
             Attempt::Written(Written::Refused { found: found.as_ref().and_then(Anchor::rev_of) })
         }
-        Sent::GroupMoved => Attempt::Written(Written::Refused { found: None }),
+        Sent::Moved => Attempt::Written(Written::Refused { found: None }),
         Sent::Collision { key, owner } => Attempt::Collision { key, owner },
     }
 }

@@ -9,12 +9,12 @@ use super::long::{LongBody, Reading};
 use super::{Converged, Converger, SOURCE, SavedBody, new_rev, source_value};
 use crate::blob::{ListedBlob, Pathname};
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::{BlobFacts, EntityId, MappedItem, Quarantine, Reason};
+use crate::mapping::{BlobFacts, EntityId, MappedItem, Quarantine, Reason, item_digest};
 use crate::protocol::Rev;
 use crate::protocol::converge::Change;
 use crate::target::control::{
-    Anchor, AnchorState, BlobHead, BodyRef, KeysRef, MappedVersion, Member, encode_body, encode_skeleton,
-    names,
+    Anchor, AnchorState, BlobHead, BodyRef, ItemSeen, KeysRef, MappedVersion, Member, Owner, encode_body,
+    encode_skeleton, names,
 };
 use crate::target::layout::ACTIONS_MAX;
 use crate::target::{Condition, Table, Write};
@@ -63,6 +63,8 @@ pub(super) enum Role {
     Removal,
     /// Stores or removes a retained body; always applies.
     Body,
+    /// Stores or removes an item, or says whose it is, if it is as it was read.
+    AsRead,
 }
 
 /// What happens to one item.
@@ -74,17 +76,27 @@ pub(super) struct Action {
     pub(super) item: Option<Item>,
     /// Whose it may be besides: a blob that is renamed in the same transaction.
     pub(super) or_of: Option<Pathname>,
+    /// What is there, where the application may write it itself: it must be that still, whoever is named in it.
+    pub(super) read: Option<Option<Item>>,
 }
 
 impl Action {
     /// Stores an item, with this `_source`.
     pub(super) fn put(MappedItem { key, mut item, .. }: MappedItem, source: &Value) -> Self {
         item.insert(SOURCE.to_owned(), source.clone());
-        Self { key, item: Some(item), or_of: None }
+        Self { key, item: Some(item), or_of: None, read: None }
     }
 
     /// The write, if the item is ours or not there.
     pub(super) fn write(&self, pathname: &Pathname) -> (Role, Write) {
+        if let Some(read) = &self.read {
+            let (table, condition) = (Table::Data, Condition::as_read(read.as_ref()));
+            let write = match &self.item {
+                Some(item) => Write::Put { table, item: item.clone(), condition },
+                None => Write::Delete { table, key: self.key.clone(), condition },
+            };
+            return (Role::AsRead, write);
+        }
         let of = |pathname: &Pathname| Condition::equals([SOURCE, "pathname"], Value::s(pathname.as_str()));
         let mut owners = vec![Condition::Absent, of(pathname)];
         owners.extend(self.or_of.as_ref().map(of));
@@ -98,7 +110,8 @@ impl Action {
 
     /// About how many bytes it adds to a transaction.
     pub(super) fn bytes(&self) -> usize {
-        self.item.as_ref().map_or(0, item_bytes)
+        let read = self.read.iter().flatten().map(item_bytes).sum::<usize>();
+        read + self.item.as_ref().map_or(0, item_bytes)
     }
 }
 
@@ -112,6 +125,10 @@ impl Prepared {
     pub(super) fn writes(&self) -> Vec<(Role, Write)> {
         let mut writes = vec![(Role::Anchor, self.anchor.write(self.expected()))];
         writes.extend(self.actions.iter().map(|action| action.write(&self.anchor.pathname)));
+        writes.extend(self.owned().map(|key| {
+            let owner = Owner { key: key.clone(), pathname: self.anchor.pathname.clone() };
+            (Role::Member, owner.write())
+        }));
         writes
     }
 
@@ -144,6 +161,12 @@ impl Prepared {
         fits.then_some(writes)
     }
 
+    /// The keys of items whose owner is noted, since the application may write them itself.
+    fn owned(&self) -> impl Iterator<Item = &Key> {
+        let noted = self.anchor.item.is_some();
+        self.actions.iter().filter(move |action| noted && action.item.is_some()).map(|action| &action.key)
+    }
+
     /// How it ends once it is applied together with what its groups came to.
     pub(super) fn applied(&self, settled: &Settled) -> Converged {
         let stores = self.actions.iter().any(|action| action.item.is_some());
@@ -159,7 +182,9 @@ impl Prepared {
 
     /// How many actions the transaction has at most.
     pub(super) fn action_count(&self) -> usize {
-        1 + self.actions.len() + self.groups.iter().map(Membership::action_count).sum::<usize>()
+        1 + self.actions.len()
+            + self.owned().count()
+            + self.groups.iter().map(Membership::action_count).sum::<usize>()
     }
 
     /// About how many bytes the transaction has.
@@ -251,7 +276,18 @@ impl Converger {
         // An item that becomes a group's is written, or left, by the group.
         let joined = groups.iter().filter(|change| change.joins.is_some()).map(|change| &change.group);
         actions.extend(removals(*seen, &keys.iter().chain(joined).collect()));
-        Ok(hold.live(keys, retained, actions, groups, None))
+        let item = match (self.mapper.is_direct(entity), actions.first()) {
+            (true, Some(Action { item: Some(item), .. })) => Some(self.seen_as(item)),
+            _ => None,
+        };
+        let mut prepared = hold.live(keys, retained, actions, groups, None);
+        prepared.anchor.item = item;
+        Ok(prepared)
+    }
+
+    /// An item as its anchor remembers it.
+    pub(super) fn seen_as(&self, item: &Item) -> ItemSeen {
+        ItemSeen { digest: item_digest(item), expires: self.mapper.expires(item) }
     }
 
     /// What a body is rebuilt from that is too long to be retained. None for items of groups, which may be
@@ -383,5 +419,5 @@ impl Hold<'_> {
 /// The items of an anchor that are not among these.
 fn removals(seen: Option<&Anchor>, keep: &HashSet<&Key>) -> impl Iterator<Item = Action> {
     let keys = seen.into_iter().flat_map(|anchor| anchor.items.iter()).filter(|key| !keep.contains(key));
-    keys.map(|key| Action { key: key.clone(), item: None, or_of: None })
+    keys.map(|key| Action { key: key.clone(), item: None, or_of: None, read: None })
 }

@@ -2,6 +2,7 @@
 //!
 //! Every process that can write to a store opens a [`session::Session`] first and closes it last.
 
+pub mod direct;
 pub mod gateway;
 pub mod metrics;
 pub mod mirroring;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::direct::Following;
 use super::gateway::door::Ticket;
 use super::gateway::{DualWrite, GatewayCounts, Parts};
 use super::metrics::{Metrics, Observed};
@@ -140,6 +141,13 @@ impl Serve<'_> {
             self.plan.timing.renew.0,
             stop.clone(),
         ));
+        let following = Following {
+            gateway: gateway.clone(),
+            converger: self.parts.converger.clone(),
+            prefix: self.plan.source.prefix.clone(),
+            events: Arc::clone(events),
+        };
+        let following = tokio::spawn(following.run(stop.clone()));
         let mut report = ServeReport::default();
         self.beside(&gateway, &mut report, events, &stop).await;
         // Writes that are under way may wait for a hold to end, which the watch tells them.
@@ -158,6 +166,7 @@ impl Serve<'_> {
         if let Err(error) = self.in_time("end the session", ended).await {
             events.report(Event::Warning(error.to_string()));
         }
+        following.await.ok();
         report.gateway = with_gateway.then(|| gateway.counts());
         Ok(report)
     }

@@ -65,7 +65,7 @@ impl Object for Context {
     }
 }
 
-fn value(json: &Json, view: View) -> Option<Value> {
+pub(super) fn value(json: &Json, view: View) -> Option<Value> {
     Some(match json {
         Json::Null if view == View::Template => return None,
         Json::Null => Value::from(()),

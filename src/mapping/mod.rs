@@ -9,6 +9,7 @@
 
 mod context;
 mod decode;
+mod direct;
 mod document;
 mod envelope;
 mod explain;
@@ -42,6 +43,7 @@ use marks::Policies;
 use outline::REST_BYTES_MAX;
 use streaming::ByRecord;
 
+pub use direct::{Claim, Rebuilt, item_digest};
 pub use document::Document;
 pub use explain::{BuiltStep, Capture, Explained, From, Placed, Step};
 pub use item::{SOURCE_ATTRIBUTE, source_bytes};
@@ -150,6 +152,8 @@ struct Entity {
     levels_max: u32,
     digest: Digest,
     items: Vec<ItemRule>,
+    /// What is done with items that the application writes itself; none where it does not.
+    direct: Option<direct::Direct>,
     /// How long documents are read; or why they have to be read as a whole.
     by_record: Result<ByRecord, &'static str>,
 }
@@ -204,6 +208,10 @@ impl Mapper {
                 levels_max: LEVELS_MAX + steps_max,
                 digest: mapping_digest(entity, &plan.target),
                 items: rules.collect(),
+                direct: entity.direct_writes.then_some(direct::Direct {
+                    pathname: compiled.pathname,
+                    mirror_expiry: entity.mirror_expiry,
+                }),
                 by_record,
             }
         });

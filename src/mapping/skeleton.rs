@@ -364,7 +364,7 @@ fn fill(part: &Part, entity: &Entity, items: &[&Item]) -> Option<Json> {
 
 impl ItemRule {
     /// The record that an item was made of.
-    fn record_of(&self, items: &[&Item], at: usize, levels_max: u32) -> Option<Document> {
+    pub(super) fn record_of(&self, items: &[&Item], at: usize, levels_max: u32) -> Option<Document> {
         if let Some(record) = unpack(self, items, at, levels_max) {
             return record;
         }

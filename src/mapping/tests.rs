@@ -1,4 +1,5 @@
 mod decode;
+mod direct;
 mod policies;
 mod property;
 mod records;

@@ -6,7 +6,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::compile::{CompiledEntity, CompiledItem, CompiledPlan, GROUP};
-use super::entity::{BodyPlacement, Decode, EntityPlan, ItemPlan};
+use super::entity::{BodyPlacement, Decode, EntityPlan, ItemPlan, TooLarge};
 use super::problem::Problem;
 use super::template::Templates;
 use super::types::{Plan, SourcePlan, Span, TargetPlan, TimingPlan};
@@ -204,6 +204,48 @@ fn entity(
             .and_then(|()| if entity.decode == Decode::Raw { raw(item) } else { Ok(()) })
             .and_then(|()| grouped(target, item, compiled, templates));
         checked.map_err(|problem| problem.element(index).within("item"))?;
+    }
+    direct(target, entity)
+}
+
+/// What an entity must satisfy whose items the application writes too: each blob is one item, which holds all of
+/// its document, and back.
+fn direct(target: &TargetPlan, entity: &EntityPlan) -> Result<(), Problem> {
+    if !entity.direct_writes {
+        let keys = [("pathname", entity.pathname.is_some()), ("mirror_expiry", entity.mirror_expiry)];
+        return match keys.into_iter().find(|(_, is_set)| *is_set) {
+            Some((key, _)) => {
+                Err(Problem::new("it means nothing without `direct_writes = true`").within(key))
+            }
+            None => Ok(()),
+        };
+    }
+    let refuse = |message: &str| Err(Problem::new(message).within("direct_writes"));
+    if entity.decode != Decode::Json {
+        return refuse(
+            "an item that was written directly becomes plain JSON, so it needs `decode = \"json\"`",
+        );
+    }
+    if entity.too_large != TooLarge::Quarantine {
+        return refuse(
+            "a record in pieces can't be written directly, so it needs `too_large = \"quarantine\"`",
+        );
+    }
+    let [item] = entity.items.as_slice() else {
+        return refuse("a blob must be one item, and this entity has several `[[entity.item]]`");
+    };
+    let at = |key: &str, message: &str| Err(Problem::new(message).within(key).element(0).within("item"));
+    if item.each.is_some() {
+        return at("each", "with `direct_writes` the item is the whole document, not one of its records");
+    }
+    if item.group_by.is_some() {
+        return at("group_by", "with `direct_writes` the item is one blob's, not that of a group");
+    }
+    if item.body == BodyPlacement::None {
+        return at("body", "with `direct_writes` the document is rebuilt from the item, which must hold it");
+    }
+    if entity.mirror_expiry && target.ttl.is_none() {
+        return Err(Problem::new("nothing expires without `ttl` under `[target]`").within("mirror_expiry"));
     }
     Ok(())
 }

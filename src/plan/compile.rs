@@ -14,6 +14,9 @@ pub const VARIABLES: [&str; 7] = ["body", "record", "index", "key", "parent", "p
 /// Those among [`VARIABLES`] that differ from record to record.
 pub const RECORD_VARIABLES: [&str; 4] = ["record", "index", "key", "parent"];
 
+/// The variable of the template of a new item's pathname: its attributes.
+pub const ITEM: &str = "item";
+
 /// The variable of a grouped item's templates.
 pub const GROUP: &str = "group";
 
@@ -37,6 +40,8 @@ pub struct CompiledEntity {
     pub pattern: Pattern,
     /// Whether a template or condition uses what the pattern captures.
     pub uses_captures: bool,
+    /// The pathname of an item that came from no blob.
+    pub pathname: Option<TemplateId>,
     /// Its items, in the order of the plan.
     pub items: Vec<CompiledItem>,
 }
@@ -113,7 +118,9 @@ fn compile_entity(templates: &mut Templates, entity: &EntityPlan) -> Result<Comp
         variables.iter().any(|variable| pattern.names().iter().any(|name| **name == **variable))
     };
     let uses_captures = items.iter().any(|item: &CompiledItem| item.templates().any(|id| captured(&id)));
-    Ok(CompiledEntity { pattern, uses_captures, items })
+    let pathname = entity.pathname.as_ref().map(|source| templates.add(source, &[ITEM])).transpose();
+    let pathname = pathname.map_err(|message| Problem::new(message).within("pathname"))?;
+    Ok(CompiledEntity { pattern, uses_captures, pathname, items })
 }
 
 fn compile_item(templates: &mut Templates, item: &ItemPlan, names: &[&str]) -> Result<CompiledItem, Problem> {

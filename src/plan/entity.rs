@@ -30,6 +30,15 @@ pub struct EntityPlan {
     /// What to do with a record that is too large for one item.
     #[serde(default, skip_serializing_if = "TooLarge::is_default")]
     pub too_large: TooLarge,
+    /// Whether the application writes its items in DynamoDB too, past the gateway, once DynamoDB is the authority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub direct_writes: bool,
+    /// A template of an item's attributes: the pathname of an item that came from no blob.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pathname: Option<String>,
+    /// Whether the blob of an item goes with it where its TTL has passed, once DynamoDB is the authority.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub mirror_expiry: bool,
     /// The items that one blob becomes.
     #[serde(rename = "item")]
     pub items: Vec<ItemPlan>,

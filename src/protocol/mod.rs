@@ -6,9 +6,10 @@
 //!
 //! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when
 //! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through, [`flip`] for a
-//! change of authority.
+//! change of authority, [`direct`] for items that the application writes itself.
 
 pub mod converge;
+pub mod direct;
 pub mod flip;
 pub mod gateway;
 pub mod group;

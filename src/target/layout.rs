@@ -123,7 +123,9 @@ impl Layout {
                     bytes += item_bytes(item);
                     (*table, self.check_item(*table, item)?)
                 }
-                Write::Delete { table, key, .. } | Write::Check { table, key, .. } => {
+                Write::Delete { table, key, .. }
+                | Write::Check { table, key, .. }
+                | Write::Set { table, key, .. } => {
                     self.check_key(*table, key)?;
                     (*table, key.clone())
                 }
@@ -183,9 +185,10 @@ impl Write {
     #[must_use]
     pub const fn condition(&self) -> &Condition {
         match self {
-            Self::Put { condition, .. } | Self::Delete { condition, .. } | Self::Check { condition, .. } => {
-                condition
-            }
+            Self::Put { condition, .. }
+            | Self::Set { condition, .. }
+            | Self::Delete { condition, .. }
+            | Self::Check { condition, .. } => condition,
         }
     }
 }

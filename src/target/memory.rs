@@ -215,6 +215,10 @@ impl State {
             let found = self.rows(*table)?.get(key);
             if !write.condition().holds(found) {
                 refusals.push(Refusal { action, found: found.cloned() });
+            } else if matches!(write, Write::Set { .. }) && found.is_none() {
+                return Err(Error::new(ErrorKind::Internal, "write transaction")
+                    .key(key)
+                    .message("an attribute is set of an item that is not there"));
             }
         }
         if !refusals.is_empty() {
@@ -225,6 +229,11 @@ impl State {
             match write {
                 Write::Put { item, .. } => {
                     rows.insert(key.clone(), item);
+                }
+                Write::Set { name, value, .. } => {
+                    if let Some(item) = rows.get_mut(key) {
+                        item.insert(name, value);
+                    }
                 }
                 Write::Delete { .. } => {
                     rows.remove(key);

@@ -20,6 +20,10 @@ pub const CONTROL_PARTITION_KEY: &str = "pk";
 /// The attribute of the control table that holds the sort key.
 pub const CONTROL_SORT_KEY: &str = "sk";
 
+/// How many attributes [`Condition::as_read`] compares: a condition has at most 300 operators and 4 KB (AWS,
+/// "Service, account, and table quotas in Amazon DynamoDB").
+pub const AS_READ_MAX: usize = 90;
+
 /// What must hold of the stored item for a write to be applied.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Condition {
@@ -53,6 +57,18 @@ impl Condition {
         Self::Equals { path: path.iter().map(ToString::to_string).collect(), value }
     }
 
+    /// That an item is as it was read. An attribute that was added since is not seen; of more than
+    /// [`AS_READ_MAX`] attributes, those with the first names are compared.
+    #[must_use]
+    pub fn as_read(item: Option<&Item>) -> Self {
+        let Some(item) = item else { return Self::Absent };
+        let equals = |(name, value): (&String, &Value)| Self::Equals {
+            path: vec![name.clone()],
+            value: value.clone(),
+        };
+        Self::All(item.iter().take(AS_READ_MAX).map(equals).collect())
+    }
+
     /// Whether it holds of what is stored. This is the meaning that every implementation must have.
     #[must_use]
     pub fn holds(&self, stored: Option<&Item>) -> bool {
@@ -84,6 +100,19 @@ pub enum Write {
         /// What.
         item: Item,
         /// If this holds.
+        condition: Condition,
+    },
+    /// Sets one attribute of an item, and leaves all others as they are.
+    Set {
+        /// Where.
+        table: Table,
+        /// Which.
+        key: Key,
+        /// The attribute's name; not a key's.
+        name: String,
+        /// What it is to be.
+        value: Value,
+        /// If this holds, which must demand that the item is there: DynamoDB would make one of its key.
         condition: Condition,
     },
     /// Removes an item, if there is one.
@@ -263,6 +292,15 @@ pub enum Site {
     Local,
 }
 
+/// What is written to the data table, as its stream tells it.
+///
+/// Each change is told at least once, for as long as this is asked more often than the stream forgets (24 hours).
+#[async_trait]
+pub trait Changes: Send {
+    /// The keys of items that were written or removed since, each once; none where nothing was. It waits for nothing.
+    async fn next(&mut self) -> Result<Vec<Key>>;
+}
+
 /// The data table and the control table.
 ///
 /// Every read is consistent. A write that returned `Applied` is durable. A write that failed with
@@ -297,6 +335,11 @@ pub trait TargetStore: Send + Sync + 'static {
 
     /// How many items of the data table an index holds. Counts pages of a scan, so it costs a read of the index.
     async fn count_index(&self, index: &str) -> Result<u64>;
+
+    /// What is written to the data table from now on; none where it has no stream.
+    async fn changes(&self) -> Result<Option<Box<dyn Changes>>> {
+        Ok(None)
+    }
 
     /// What the endpoint says of a table; none where it does not exist.
     async fn describe(&self, table: Table) -> Result<Option<TableFacts>>;

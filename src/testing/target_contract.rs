@@ -140,6 +140,7 @@ macro_rules! target_contract {
             queries_are_sorted_by_bytes,
             scans_cover_everything_once,
             conditions_mean_the_same,
+            an_attribute_is_set_where_the_item_is_as_it_was_read,
             transactions_are_all_or_nothing,
             a_token_makes_repetition_harmless,
             transactions_have_limits,

@@ -101,12 +101,14 @@ impl Source {
 
     /// What a blob holds; none where there is none.
     pub(crate) fn body(&self, pathname: &str) -> Option<String> {
-        let read = async {
-            let content =
-                self.emulator.store().get(&pathname.into(), &GetOptions::default()).await.unwrap()?;
-            Some(content.body.collect(u64::MAX).await.unwrap())
-        };
-        self.block_on(read).map(|bytes| String::from_utf8(bytes.to_vec()).unwrap())
+        self.block_on(self.body_later(pathname))
+    }
+
+    /// The same for those who wait.
+    pub(crate) async fn body_later(&self, pathname: &str) -> Option<String> {
+        let content = self.emulator.store().get(&pathname.into(), &GetOptions::default()).await.unwrap()?;
+        let bytes = content.body.collect(u64::MAX).await.unwrap();
+        Some(String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

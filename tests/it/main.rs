@@ -16,6 +16,8 @@ mod canonical;
 mod check;
 mod cli;
 mod core;
+#[cfg(feature = "embedded")]
+mod direct;
 mod emulate;
 mod export;
 mod fixture;

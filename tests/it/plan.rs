@@ -58,6 +58,53 @@ fn the_shipped_plan_is_one() {
     assert_eq!(gates, [&before[..], &["capture-continuous", "no-foreign", "drift-free"]].concat());
 }
 
+/// What an entity may not be whose items the application writes itself.
+#[test]
+fn direct_writes_need_an_item_that_is_the_whole_blob() {
+    let blobs = "blobs = \"r/{id}.json\"";
+    let direct = |more: &str| MINIMAL.replace(blobs, &format!("{blobs}\ndirect_writes = true{more}"));
+    parse(&direct(""), &[]).unwrap();
+    parse(&direct("\npathname = \"r/{{ item.id }}.json\""), &[]).unwrap();
+    let item = |more: &str| direct("").replace("SK = \"META\"", &format!("SK = \"META\"\n{more}"));
+    let grouped = item("group_by = \"{{ id }}\"").replace("R#{{ id }}", "R#{{ group }}");
+    for (text, message) in [
+        (
+            MINIMAL.replace(blobs, &format!("{blobs}\npathname = \"r/1.json\"")),
+            "plan.md:22: `entity[0].pathname`: it means nothing without `direct_writes = true`",
+        ),
+        (
+            MINIMAL.replace(blobs, &format!("{blobs}\nmirror_expiry = true")),
+            "plan.md:22: `entity[0].mirror_expiry`: it means nothing without `direct_writes = true`",
+        ),
+        (
+            direct("\nmirror_expiry = true"),
+            "plan.md:23: `entity[0].mirror_expiry`: nothing expires without `ttl`",
+        ),
+        (
+            direct("\ndecode = \"auto\""),
+            "plan.md:22: `entity[0].direct_writes`: an item that was written directly",
+        ),
+        (direct("\ntoo_large = \"split\""), "plan.md:22: `entity[0].direct_writes`: a record in pieces"),
+        (
+            direct("\npathname = \"r/{{ body.id }}.json\""),
+            "plan.md:23: `entity[0].pathname`: unknown variable `body`",
+        ),
+        (
+            item("each = \"[*]\""),
+            "plan.md:26: `entity[0].item[0].each`: with `direct_writes` the item is the whole",
+        ),
+        (grouped, "plan.md:26: `entity[0].item[0].group_by`: with `direct_writes` the item is one blob's"),
+        (item("body = \"none\""), "plan.md:26: `entity[0].item[0].body`: with `direct_writes` the document"),
+        (
+            item("[[entity.item]]\nPK = \"S#{{ id }}\"\nSK = \"META\""),
+            "plan.md:22: `entity[0].direct_writes`: a blob must be one item",
+        ),
+    ] {
+        let error = refused(&text);
+        assert!(error.contains(message), "{error}\nnot: {message}");
+    }
+}
+
 #[test]
 fn what_is_wrong_is_named_with_line_and_key() {
     for (from, to, message) in [

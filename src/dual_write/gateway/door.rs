@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::anchored::Entry;
 use crate::blob::Pathname;
 use crate::clock::Clock;
 use crate::converge::Permit;
@@ -75,7 +76,7 @@ pub(in crate::dual_write) struct Ticket {
     /// Whether an intent can be stored first.
     pub(super) noted: bool,
     /// Cancelled when whoever is inside must leave at once.
-    pub(super) leave: CancellationToken,
+    pub(in crate::dual_write) leave: CancellationToken,
     /// Cancelled when work that is no write of a client must leave.
     pub(in crate::dual_write) pause: CancellationToken,
 }
@@ -100,6 +101,25 @@ struct OfIntents(Arc<dyn Permit>);
 impl Permit for OfIntents {
     fn check(&self) -> Result<()> {
         self.0.check()
+    }
+}
+
+/// The permit of whoever is inside, for as long as it is kept.
+struct Inside(Ticket);
+
+impl Permit for Inside {
+    fn check(&self) -> Result<()> {
+        self.0.session.permit().check()
+    }
+}
+
+/// Lets readers in who take over what the application wrote to DynamoDB itself, where work may go in.
+pub(super) struct AtDoor(pub(super) Arc<Door>);
+
+impl Entry for AtDoor {
+    fn enter(&self) -> Option<Arc<dyn Permit>> {
+        let ticket = self.0.try_enter(true).ok().flatten()?;
+        Some(Arc::new(Inside(ticket)))
     }
 }
 

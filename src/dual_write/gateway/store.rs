@@ -5,6 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::FutureExt as _;
 
+use super::door::AtDoor;
 use super::operation::{Operation, Right, Send, Stores};
 use super::spool::receive;
 use super::{DualWrite, Gateway};
@@ -183,7 +184,8 @@ impl Gateway {
         match from {
             ReadFrom::Authority(Authority::Source) => Ok(Arc::clone(&self.upstream)),
             ReadFrom::Authority(Authority::Target) => {
-                Ok(Arc::new(Anchored::new(self.converger.clone(), &self.prefix)))
+                let entry = Arc::new(AtDoor(Arc::clone(&self.door)));
+                Ok(Arc::new(Anchored::new(self.converger.clone(), &self.prefix).entered_by(entry)))
             }
             ReadFrom::AskMode | ReadFrom::Refuse => {
                 Err(refused("which store is right can't be told at the moment; try again"))

@@ -50,6 +50,12 @@ pub struct Anchor {
     /// authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub behind: Option<Behind>,
+    /// What its item was when this was written: only where the application may write it itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<ItemSeen>,
+    /// Whether it was taken over from what the application wrote to DynamoDB itself, so that no intent names it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
     /// The id of the client's request that wrote it, which a repetition of that request has too: only while
     /// DynamoDB is the authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -62,6 +68,16 @@ pub struct Behind {
     /// The ETag of the blob; none where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<ETag>,
+}
+
+/// An item as it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ItemSeen {
+    /// The digest of its attributes, `_source` aside.
+    pub digest: Digest,
+    /// When DynamoDB may delete it, in seconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<i64>,
 }
 
 /// Whether the mirror holds something.
@@ -160,6 +176,8 @@ impl Anchor {
             body: None,
             groups: Vec::new(),
             behind: None,
+            item: None,
+            adopted: false,
             request: None,
         }
     }

@@ -9,6 +9,7 @@
 //! | `K#h` / `rev#n` | a page of item keys, where they are too many for the anchor |
 //! | `G#k` / `GROUP` | [`Group`]: several blobs, one item; `k` is the SHA-256 of the item's key |
 //! | `G#k` / `M#`time#name | [`Member`] of a group, in the order of rank |
+//! | `O#k` / `OWNER` | [`Owner`]: whose an item is that the application may write itself |
 //! | `S#` / id | [`SessionRow`] |
 //! | `I#ss` / id | [`IntentRow`], one for each operation of a gateway; `ss` is of the id |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
@@ -27,6 +28,7 @@ mod intent;
 mod keys;
 mod mode;
 pub mod names;
+mod owner;
 mod record;
 mod row;
 mod session;
@@ -35,12 +37,13 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use anchor::{Anchor, AnchorState, Behind, BlobHead, BodyForm, BodyRef, MappedVersion};
+pub use anchor::{Anchor, AnchorState, Behind, BlobHead, BodyForm, BodyRef, ItemSeen, MappedVersion};
 pub use body::{RETAIN_MAX, encode_body, encode_skeleton, encode_whole};
 pub use group::{Group, GroupRef, Member};
 pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};
 pub use keys::{Keys, KeysRef};
 pub use mode::{Audit, Header, Hold, Mode};
+pub use owner::Owner;
 pub use record::{Evidence, SweepRow};
 pub use session::{SessionKind, SessionRow, SessionState};
 

@@ -76,9 +76,18 @@ pub const MEMBERS: &str = "M#";
 /// The key of a group's row; `group` is the key of its item.
 #[must_use]
 pub fn group(group: &Key) -> Key {
+    Key::new(format!("G#{}", of_item(group)), "GROUP")
+}
+
+/// The key of the row that says whose an item is.
+#[must_use]
+pub fn owner(item: &Key) -> Key {
+    Key::new(format!("O#{}", of_item(item)), "OWNER")
+}
+
+fn of_item(key: &Key) -> Digest {
     // Lengths divide the two parts, so that no two keys run together.
-    let text = format!("{}#{}{}", group.partition.len(), group.partition, group.sort);
-    Key::new(format!("G#{}", Digest::of(text)), "GROUP")
+    Digest::of(format!("{}#{}{}", key.partition.len(), key.partition, key.sort))
 }
 
 /// The key of a member's row. In the order of these keys, members are in the order of their ranks.

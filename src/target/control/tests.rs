@@ -105,6 +105,8 @@ fn live() -> Anchor {
         }),
         groups: Vec::new(),
         behind: None,
+        item: None,
+        adopted: false,
         request: None,
     }
 }
@@ -126,12 +128,15 @@ fn anchors() {
     };
     let pending = Anchor { state: AnchorState::Pending, ..live.clone() };
     let tombstone = Anchor::tombstone(live.pathname.clone(), live.rev.clone());
+    let item = Some(ItemSeen { digest: Digest::of("item"), expires: Some(1_800_000_000) });
+    let adopted = Anchor { item, adopted: true, ..live.clone() };
     let skeleton = live.body.clone().map(|body| BodyRef { form: BodyForm::Skeleton, ..body });
     let rebuilt = Anchor { body: skeleton, ..live.clone() };
     for (name, anchor) in [
         ("anchor-live", &live),
         ("anchor-pending", &pending),
         ("anchor-rebuilt", &rebuilt),
+        ("anchor-adopted", &adopted),
         ("anchor-quarantined", &quarantined),
         ("anchor-tombstone", &tombstone),
     ] {
@@ -141,6 +146,14 @@ fn anchors() {
         assert_eq!(Anchor::rev_of(&item).as_ref(), Some(&anchor.rev));
         assert_eq!(live.names_as(&item), anchor.body.is_some());
     }
+}
+
+#[test]
+fn owners() {
+    let owner = Owner { key: Key::new("SIGNUP#1", "METADATA"), pathname: live().pathname };
+    row("owner", &names::owner(&owner.key), &owner);
+    let Write::Put { item, .. } = owner.write() else { panic!("an owner is put") };
+    assert_eq!(item, row::encode(&names::owner(&owner.key), &owner));
 }
 
 /// Keys that are too many for a row lie in pages, in their order.

@@ -124,6 +124,7 @@ impl DynamoTarget {
         let client = Client::new(&config);
         Ok(Self(Arc::new(Shared {
             client,
+            streams: aws_sdk_dynamodbstreams::Client::new(&config),
             layout: Layout::new(plan),
             clock,
             site,

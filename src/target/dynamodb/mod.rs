@@ -14,6 +14,7 @@ pub mod policy;
 mod provision;
 mod read;
 mod schema;
+mod stream;
 mod write;
 
 use std::sync::Arc;
@@ -28,7 +29,9 @@ pub use pace::Patience;
 use pace::{Attempts, Pace, Repeat};
 
 use super::layout::Layout;
-use super::store::{Outcome, Page, Provisioned, Query, Scan, Site, Table, TableFacts, TargetStore, Write};
+use super::store::{
+    Changes, Outcome, Page, Provisioned, Query, Scan, Site, Table, TableFacts, TargetStore, Write,
+};
 use crate::clock::Clock;
 use crate::error::Result;
 use crate::plan::TargetPlan;
@@ -40,6 +43,7 @@ pub struct DynamoTarget(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    streams: aws_sdk_dynamodbstreams::Client,
     layout: Layout,
     clock: Arc<dyn Clock>,
     site: Site,
@@ -70,6 +74,7 @@ impl DynamoTarget {
         let shared = &*self.0;
         Self(Arc::new(Shared {
             client: shared.client.clone(),
+            streams: shared.streams.clone(),
             layout: shared.layout.clone(),
             clock: shared.clock.clone(),
             site: shared.site,
@@ -123,6 +128,10 @@ impl TargetStore for DynamoTarget {
 
     async fn count_index(&self, index: &str) -> Result<u64> {
         self.0.count_index(index).await
+    }
+
+    async fn changes(&self) -> Result<Option<Box<dyn Changes>>> {
+        Ok(self.0.stream().await?.map(|stream| Box::new(stream) as Box<dyn Changes>))
     }
 
     async fn describe(&self, table: Table) -> Result<Option<TableFacts>> {

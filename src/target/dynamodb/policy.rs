@@ -87,15 +87,18 @@ impl Command {
 
 /// The least policy with which a command works, as an IAM policy document.
 ///
-/// `account` is the AWS account's number; any account's tables of these names where it is not known.
+/// `account` is the AWS account's number; any account's tables of these names where it is not known. `direct`: the
+/// application writes items itself, which are taken over, and found in the table's stream.
 #[must_use]
-pub fn policy(plan: &TargetPlan, account: Option<&str>, command: Command) -> Value {
+pub fn policy(plan: &TargetPlan, account: Option<&str>, direct: bool, command: Command) -> Value {
     let region = plan.region.as_deref().unwrap_or("*");
     let account = account.unwrap_or("*");
     let tables = [plan.table.clone(), plan.control_table()];
     let arns = tables.map(|table| format!("arn:aws:dynamodb:{region}:{account}:table/{table}"));
-    let actions: Vec<String> =
-        command.table_actions().iter().map(|action| format!("dynamodb:{action}")).collect();
+    let takes_over = direct && matches!(command, Command::DualWrite | Command::Validate);
+    let updates = takes_over.then_some("UpdateItem");
+    let actions = command.table_actions().iter().copied().chain(updates);
+    let actions: Vec<String> = actions.map(|action| format!("dynamodb:{action}")).collect();
     let mut statements = vec![json!({
         "Sid": "MigrateTables",
         "Effect": "Allow",
@@ -110,12 +113,21 @@ pub fn policy(plan: &TargetPlan, account: Option<&str>, command: Command) -> Val
             "Resource": [format!("{}/index/*", arns[0])],
         }));
     }
+    if direct && command == Command::DualWrite && plan.stream.is_some() {
+        statements.push(json!({
+            "Sid": "MigrateStream",
+            "Effect": "Allow",
+            "Action": ["dynamodb:DescribeStream", "dynamodb:GetRecords", "dynamodb:GetShardIterator"],
+            "Resource": [format!("{}/stream/*", arns[0])],
+        }));
+    }
     json!({ "Version": "2012-10-17", "Statement": statements })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::StreamView;
 
     #[test]
     fn a_policy_names_both_tables_and_nothing_wider() {
@@ -123,7 +135,7 @@ mod tests {
                     [[index]]\nname = 'GSI1'\npartition_key = 'a'\nsort_key = 'b'";
         let plan: TargetPlan = toml::from_str(plan).expect("a plan");
         for command in Command::ALL {
-            let policy = policy(&plan, Some("123456789012"), command);
+            let policy = policy(&plan, Some("123456789012"), false, command);
             let first = &policy["Statement"][0];
             assert_eq!(
                 first["Resource"],
@@ -137,7 +149,11 @@ mod tests {
             let writes = actions.contains("PutItem");
             assert_eq!(writes, !matches!(command, Command::Provision | Command::Status), "{command:?}");
         }
-        let index = &policy(&plan, None, Command::Validate)["Statement"][1]["Resource"][0];
+        let streamed = TargetPlan { stream: Some(StreamView::KeysOnly), ..plan.clone() };
+        let direct = policy(&streamed, None, true, Command::DualWrite);
+        assert!(direct["Statement"][0]["Action"].to_string().contains("UpdateItem"));
+        assert_eq!(direct["Statement"][1]["Resource"][0], "arn:aws:dynamodb:eu-west-2:*:table/fuse/stream/*");
+        let index = &policy(&plan, None, false, Command::Validate)["Statement"][1]["Resource"][0];
         assert_eq!(index, "arn:aws:dynamodb:eu-west-2:*:table/fuse/index/*");
     }
 }

@@ -16,6 +16,7 @@ use aws_sdk_dynamodb::operation::put_item::PutItemError;
 use aws_sdk_dynamodb::operation::transact_write_items::TransactWriteItemsError;
 use aws_sdk_dynamodb::types::{
     CancellationReason, ConditionCheck, Delete, Put, ReturnValuesOnConditionCheckFailure, TransactWriteItem,
+    Update,
 };
 
 const ALL_OLD: ReturnValuesOnConditionCheckFailure = ReturnValuesOnConditionCheckFailure::AllOld;
@@ -142,6 +143,22 @@ impl Shared {
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(ALL_OLD);
                 action.put(put.build().map_err(invalid)?)
+            }
+            Write::Set { table, key, name, value, condition } => {
+                let key_names = self.layout.key_names(*table);
+                let mut expression = Expression::of(condition, key_names.0).unwrap_or_default();
+                let condition = Some(expression.text.clone()).filter(|text| !text.is_empty());
+                let set = format!("SET {} = {}", expression.name(name), expression.value(value));
+                let (names, values) = expression.into_parts();
+                let update = Update::builder()
+                    .table_name(self.layout.table_name(*table))
+                    .set_key(Some(encode::key(key_names, key)))
+                    .update_expression(set)
+                    .set_condition_expression(condition)
+                    .set_expression_attribute_names(names)
+                    .set_expression_attribute_values(values)
+                    .return_values_on_condition_check_failure(ALL_OLD);
+                action.update(update.build().map_err(invalid)?)
             }
             Write::Delete { table, key, condition } => {
                 let (text, names, values) = self.expression(*table, condition);

@@ -81,6 +81,45 @@ pub async fn conditions_mean_the_same(subject: &Subject) {
     }
 }
 
+/// One attribute is set, and what others wrote to the item beside it stays.
+pub async fn an_attribute_is_set_where_the_item_is_as_it_was_read(subject: &Subject) {
+    let store = subject.provisioned().await;
+    let list = Value::L(vec![Value::s("é"), Value::Null, Value::Bool(false)]);
+    let map = Value::M([("n".to_owned(), "1.50".parse().map(Value::N).unwrap())].into());
+    let sets = [
+        ("list", list),
+        ("map", map),
+        ("bytes", Value::B(bytes::Bytes::from_static(b"\0\xff"))),
+        ("set", Value::Ss(vec!["a".to_owned(), "b".to_owned()])),
+    ];
+    let read = item("p", "s", &sets);
+    let many: Vec<(String, Value)> = (0..300).map(|n| (format!("a{n}"), Value::n(n))).collect();
+    let many: Vec<(&str, Value)> = many.iter().map(|(name, value)| (name.as_str(), value.clone())).collect();
+    let many = item("p", "many", &many);
+    let set = |read: &Item, sort: &str, text: &str| Write::Set {
+        table: Table::Data,
+        key: Key::new("p", sort),
+        name: "_source".to_owned(),
+        value: Value::s(text),
+        condition: Condition::as_read(Some(read)),
+    };
+    for (sort, read) in [("s", &read), ("many", &many)] {
+        let refused = store.transact(&format!("absent {sort}"), vec![set(read, sort, "1")]).await.unwrap();
+        assert_eq!(refused, Outcome::Refused(vec![Refusal { action: 0, found: None }]));
+        let mut beside = read.clone();
+        beside.insert("zz".to_owned(), Value::s("added meanwhile"));
+        store_item(store, &beside).await;
+        let applied = store.transact(&format!("set {sort}"), vec![set(read, sort, "2")]).await.unwrap();
+        assert_eq!(applied, Outcome::Applied);
+        beside.insert("_source".to_owned(), Value::s("2"));
+        assert_eq!(stored(store, "p", sort).await, Some(beside.clone()));
+        beside.insert(if sort == "s" { "map" } else { "a0" }.to_owned(), Value::n(7));
+        store_item(store, &beside).await;
+        let refused = store.transact(&format!("changed {sort}"), vec![set(read, sort, "3")]).await.unwrap();
+        assert_eq!(refused, Outcome::Refused(vec![Refusal { action: 0, found: Some(beside) }]));
+    }
+}
+
 /// A transaction is applied as a whole or not at all, and a refusal shows what blocked it.
 pub async fn transactions_are_all_or_nothing(subject: &Subject) {
     let store = subject.provisioned().await;

@@ -3,6 +3,7 @@
 mod anchored;
 mod converge;
 mod cutover;
+mod direct;
 mod faults;
 mod flip;
 mod gateway;
