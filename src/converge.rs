@@ -37,6 +37,7 @@ use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
 use crate::protocol::group::Trust;
+use crate::protocol::phase::Authority;
 use crate::protocol::{Rev, Rules};
 use crate::target::control::{Anchor, AnchorState, Control, MappedVersion, names};
 use crate::target::{Outcome, Refusal, Write};
@@ -102,6 +103,9 @@ pub struct Converger {
     pub bodies: Arc<dyn Bodies>,
     /// Whether this process may still write.
     pub permit: Arc<dyn Permit>,
+    /// The store that is right. Where that is DynamoDB, what the application wrote to items itself is taken over, and
+    /// never overwritten.
+    pub authority: Authority,
 }
 
 impl std::fmt::Debug for Converger {
@@ -147,6 +151,9 @@ impl Converger {
 
     /// Does what the protocol asks for, to its end, and says so where that leaves a request in doubt.
     async fn drive(&self, pathname: &Pathname, machine: Machine) -> Result<Converged> {
+        if let Some(entity) = self.directly_written(pathname) {
+            return self.follow(pathname, entity).await;
+        }
         let mut unknown = machine.doubts();
         let result = self.steps(pathname, machine, &mut unknown).await;
         let settled = matches!(

@@ -25,6 +25,7 @@ use crate::converge::direct::Look;
 use crate::converge::{Converger, Permit, rebuild};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Rule;
+use crate::protocol::phase::Authority;
 use crate::target::control::{Anchor, AnchorState, BodyForm, Control};
 
 /// How often a body is looked for that is replaced while it is read.
@@ -65,6 +66,7 @@ impl Anchored {
     /// The store that these two make; only what begins with `prefix` is DynamoDB's.
     #[must_use]
     pub fn new(converger: Converger, prefix: &str) -> Self {
+        let converger = Converger { authority: Authority::Target, ..converger };
         Self { converger, prefix: prefix.to_owned(), answers: Answers::Clients, entry: None }
     }
 

@@ -110,6 +110,7 @@ impl Stores {
                 mapper,
                 bodies,
                 permit: Arc::new(ReadOnly),
+                authority: crate::protocol::phase::Authority::Source,
             },
             header,
             meter,

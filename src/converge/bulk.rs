@@ -122,8 +122,9 @@ impl Converger {
         let Next::Write { change, .. } = machine.next() else {
             return Ok(Step::Equal(equal(seen.anchor.as_ref())));
         };
-        // The keys of its items are to be read with it.
-        if long || seen.anchor.as_ref().is_some_and(|anchor| anchor.pages.is_some()) {
+        // The keys of its items are to be read with it; or its item itself.
+        let direct = self.directly_written(&seen.pathname).is_some();
+        if long || direct || seen.anchor.as_ref().is_some_and(|anchor| anchor.pages.is_some()) {
             return Ok(Step::Again);
         }
         let (anchor, blob) = (seen.anchor.as_ref(), seen.blob.as_ref());

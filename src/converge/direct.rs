@@ -8,12 +8,13 @@ use bytes::Bytes;
 
 use super::author::{Demand, Try, behind, next_time};
 use super::prepare::{Prepared, Role};
-use super::{Converger, SOURCE, new_rev, owner, source_rev, source_value};
+use super::{ATTEMPTS, Converged, Converger, SOURCE, new_rev, owner, source_rev, source_value};
 use crate::blob::{Pathname, Spooled, media};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::{BlobFacts, Claim, EntityId, Quarantine, item_digest};
 use crate::protocol::Rev;
 use crate::protocol::direct::{Found, Known, Verdict, judge};
+use crate::protocol::phase::Authority;
 use crate::target::control::{Anchor, AnchorState, BlobHead, Owner, encode_whole};
 use crate::target::{Condition, Table, Write};
 use crate::value::{Item, Key};
@@ -134,6 +135,33 @@ impl Converger {
             change.prepared.beside.push((Role::AsRead, owner.write_after(noted.as_ref())));
         }
         Ok(look)
+    }
+
+    /// The entity of a pathname whose items the application may be writing now.
+    pub(super) fn directly_written(&self, pathname: &Pathname) -> Option<EntityId> {
+        let now = self.authority == Authority::Target;
+        self.entity(pathname).filter(|entity| now && self.mapper.is_direct(*entity))
+    }
+
+    /// What a converge is where the application may write the item: the anchor follows it.
+    ///
+    /// # Errors
+    /// `Unrepresentable` where no blob can hold what was written; as [`Converger::take_over`].
+    pub(super) async fn follow(&self, pathname: &Pathname, entity: EntityId) -> Result<Converged> {
+        let mut round = 0;
+        for _ in 0..ATTEMPTS {
+            self.pause(&mut round).await;
+            match self.look(pathname, entity).await? {
+                Look::Anchor { .. } | Look::NotOurs(_) => return Ok(Converged::Equal),
+                Look::Unreadable { error, .. } => return Err(error),
+                Look::Changed(change) => match self.take_over(&change).await {
+                    Ok(true) => return Ok(Converged::Written),
+                    Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
+                    Ok(false) | Err(_) => {}
+                },
+            }
+        }
+        Ok(Converged::GaveUp)
     }
 
     /// Takes over what a look found, unless somebody was faster; says whether it did.

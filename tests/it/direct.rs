@@ -13,6 +13,9 @@ use migrate::protocol::phase::Phase;
 use migrate::target::control::{Control, Mode};
 use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
 use migrate::target::embedded::{Engine, Location};
+use migrate::target::{Condition, Table, TargetStore as _, Write};
+use migrate::testing::fault_proxy::{FaultProxy, WireFault};
+use migrate::value::{Key, Value};
 
 use crate::gateway::{Gateway, runtime};
 use crate::local::Source;
@@ -227,4 +230,54 @@ fn without_a_stream_they_are_read_and_the_operator_is_told() {
     });
     let run = gateway.stop();
     assert!(run.stderr.contains("the table has no stream"), "{}", run.stderr);
+}
+
+/// Nothing is passed over where a place in the stream expires, its beginning is gone, or a request breaks.
+#[tokio::test]
+async fn a_stream_is_read_on_whatever_happens_to_its_places() {
+    let engine = Engine::start(&Location::Memory, None).unwrap();
+    let proxy = FaultProxy::start(&engine.endpoint()).await.unwrap();
+    let plan: Plan = toml::from_str(PLAN).unwrap();
+    let config =
+        DynamoConfig::new(plan.target.clone(), Arc::new(SystemClock::new())).endpoint(proxy.endpoint());
+    let target = DynamoTarget::connect(config).await.unwrap();
+    target.provision(&plan.target, false, false).await.unwrap();
+    assert!(target.changes().await.unwrap().is_none(), "without a stream there is nothing to follow");
+    target.provision(&plan.target, true, false).await.unwrap();
+    let write = async |sort: &str| {
+        let item = [("PK", "p"), ("SK", sort)].map(|(name, text)| (name.to_owned(), Value::s(text))).into();
+        let write = Write::Put { table: Table::Data, item, condition: Condition::Always };
+        target.transact(sort, vec![write]).await.unwrap();
+    };
+    write("before").await;
+    let mut changes = target.changes().await.unwrap().unwrap();
+    assert_eq!(changes.next().await.unwrap(), [], "what was written before is the business of sweeps");
+    let faults = [
+        None,
+        Some(WireFault::error(400, "ExpiredIteratorException", "it expired")),
+        Some(WireFault::error(400, "ExpiredIteratorException", "it expired again")),
+        Some(WireFault::ReplyLost),
+        Some(WireFault::throttled()),
+        Some(WireFault::error(400, "TrimmedDataAccessException", "it is gone")),
+    ];
+    for (round, fault) in faults.into_iter().enumerate() {
+        let sort = format!("round {round}");
+        write(&sort).await;
+        write(&sort).await;
+        if let Some(fault) = fault {
+            proxy.fault("GetRecords", fault);
+        }
+        let mut told = changes.next().await.unwrap();
+        told.extend(changes.next().await.unwrap());
+        let count = told.iter().filter(|key| key.sort == sort).count();
+        assert_eq!(count, 1, "round {round}: {told:?}");
+        let others = told.len() - count;
+        assert_eq!(others > 0, round == 5, "from the beginning only where a place is gone: {told:?}");
+    }
+    // A first place that expires before anything was read there.
+    let mut changes = target.changes().await.unwrap().unwrap();
+    write("first").await;
+    proxy.fault("GetRecords", WireFault::error(400, "ExpiredIteratorException", "it expired"));
+    assert_eq!(changes.next().await.unwrap(), []);
+    assert!(changes.next().await.unwrap().contains(&Key::new("p", "first")));
 }

@@ -6,9 +6,10 @@ use bytes::Bytes;
 use migrate::ErrorKind;
 use migrate::anchored::Anchored;
 use migrate::blob::{BlobStore as _, ETag, ListRequest};
-use migrate::converge::{SOURCE, owner, source_rev};
+use migrate::converge::{Converged, SOURCE, owner, source_rev};
 use migrate::dual_write::direct::{Changed, PickedUp, pick_up};
 use migrate::dual_write::gateway::DualWrite;
+use migrate::protocol::converge::Purpose;
 use migrate::protocol::phase::Phase;
 use migrate::target::control::{Anchor, Hold, Mode};
 use migrate::target::memory::Operation;
@@ -75,12 +76,8 @@ impl Stage {
         (stage, gateway)
     }
 
-    fn anchored(&self) -> Anchored {
-        Anchored::new(self.converger(), "")
-    }
-
     async fn pick_up(&self, changed: Changed) -> PickedUp {
-        let anchored = self.anchored();
+        let anchored = Anchored::new(self.converger(), "");
         self.while_time_passes(Box::pin(pick_up(&anchored, "another", &changed))).await.unwrap()
     }
 
@@ -398,7 +395,7 @@ async fn a_direct_write_in_between_is_not_lost() {
 
         // Between a writer's look and its write, under the ETag that it knows.
         let (stage, _gateway) = Stage::direct().await;
-        let anchored = stage.anchored();
+        let anchored = Anchored::new(stage.converger(), "");
         let mut slow = stage.rig.target.pause(Operation::Transact);
         let writing = tokio::spawn({
             let etag = ETag::of(BODY.as_bytes());
@@ -481,4 +478,26 @@ async fn while_blob_is_the_authority_nothing_is_taken_over() {
     stage.rig.check().await;
     let anchor: Anchor = stage.rig.anchor(NAME).await.unwrap();
     assert!(anchor.item.is_some() && !anchor.adopted);
+}
+
+/// A sweep holds items against their anchors, and makes the anchor follow what the application wrote.
+#[tokio::test]
+async fn a_converge_of_items_takes_over_and_overwrites_nothing() {
+    let (stage, gateway) = Stage::direct().await;
+    let items = Anchored::new(stage.converger(), "").of_items();
+    for purpose in [Purpose::Repair, Purpose::Reconcile] {
+        stage.update("1", "n", Value::n(2)).await;
+        let written = stage.stored("1");
+        let converged =
+            stage.while_time_passes(Box::pin(items.converge(&NAME.into(), purpose))).await.unwrap();
+        assert_eq!(converged, Converged::Written);
+        assert_eq!(stage.stored("1").unwrap()["n"], written.unwrap()["n"]);
+        assert_eq!(read(&gateway, NAME).await.as_deref(), Some(UPDATED));
+        stage.delete_item("1").await;
+        stage.while_time_passes(Box::pin(items.converge(&NAME.into(), purpose))).await.unwrap();
+        assert_eq!(stage.stored("1"), None);
+        assert_eq!(read(&gateway, NAME).await, None);
+        stage.while_time_passes(put(&gateway, NAME, BODY)).await.unwrap();
+        stage.settled_items().await;
+    }
 }

@@ -160,6 +160,7 @@ impl Rig {
             mapper,
             bodies: Arc::new(NoBodies),
             permit: permit.clone(),
+            authority: migrate::protocol::phase::Authority::Source,
         };
         Self { clock, faults, source, target, control, plan, permit, converger }
     }
