@@ -5,6 +5,7 @@
 //! is the mirror here. Nothing in here writes what is mapped to Blob before DynamoDB holds it, but for one case:
 //! a multipart upload, whose parts lie there.
 
+mod direct;
 mod foreign;
 mod import;
 mod list;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::stream::{self, StreamExt as _};
 
+pub use self::direct::{Changed, PickedUp};
 pub use self::import::for_blob;
 pub use self::mirror::{Judged, Settled};
 use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};

@@ -138,7 +138,7 @@ impl Converger {
     }
 
     /// The entity of a pathname whose items the application may be writing now.
-    pub(super) fn directly_written(&self, pathname: &Pathname) -> Option<EntityId> {
+    pub(crate) fn directly_written(&self, pathname: &Pathname) -> Option<EntityId> {
         let now = self.authority == Authority::Target;
         self.entity(pathname).filter(|entity| now && self.mapper.is_direct(*entity))
     }

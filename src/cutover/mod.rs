@@ -130,7 +130,10 @@ impl Cutover<'_> {
         let now = self.clock().now();
         let facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
         let required = Gate::required(from, target, self.plan.capture.mode);
-        let gates = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
+        let mut gates: Vec<GateState> = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
+        if from.authority() == Authority::Target {
+            gates.iter_mut().for_each(|gate| gate.close_for_one_way(&self.plan.entities));
+        }
         let open_sessions =
             facts.sessions.into_iter().filter(|session| session.state == SessionState::Open).collect();
         let intents = facts.intents.len();

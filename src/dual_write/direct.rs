@@ -11,115 +11,20 @@ use futures::stream::{self, StreamExt as _};
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::DualWrite;
-use super::mirroring::Mirroring;
-use crate::anchored::Anchored;
-use crate::blob::Pathname;
+use crate::anchored::{Anchored, Changed, PickedUp};
 use crate::converge::Converger;
-use crate::converge::direct::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
-use crate::mapping::{Quarantine, Rule};
-use crate::protocol::converge::Done;
 use crate::protocol::phase::Authority;
-use crate::target::control::{Anchor, IntentRow, IntentState};
 use crate::target::store::Changes;
 use crate::value::Key;
 
-/// How often an item is looked at that keeps changing.
-const LOOKS: u32 = 8;
 /// How many changes are picked up at a time.
 const CONCURRENCY: usize = 8;
 /// How long after its end the stream is asked again.
 const POLL: Duration = Duration::from_millis(250);
 /// The pause after the stream failed.
 const FAILED_PAUSE: Duration = Duration::from_secs(5);
-
-/// What may have changed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Changed {
-    /// The item with this key.
-    Item(Key),
-    /// The item of this blob.
-    Blob(Pathname),
-}
-
-/// What came of it.
-#[derive(Debug)]
-pub enum PickedUp {
-    /// Nothing had changed that was not taken over.
-    Equal,
-    /// It was taken over.
-    Taken {
-        /// As which blob.
-        pathname: Pathname,
-        /// Whether Blob is equal to it; else an intent says that it is not yet.
-        mirrored: bool,
-    },
-    /// No blob can hold what was written, and why: its blob is what it was.
-    Refused(Error),
-    /// The item is no blob's, and why not, for each entity that might have had it.
-    NotOurs(Vec<(String, Quarantine)>),
-}
-
-/// Takes over what the application made of an item, and mirrors it to Blob. `session` is whose intent it is.
-///
-/// # Errors
-/// `WrongPhase` once the session is over; `Busy` where the item keeps changing; what the stores report.
-pub async fn pick_up(anchored: &Anchored, session: &str, changed: &Changed) -> Result<PickedUp> {
-    let converger = anchored.converger();
-    for _ in 0..LOOKS {
-        let look = match changed {
-            Changed::Item(key) => converger.look_at(key).await?,
-            Changed::Blob(pathname) => match converger.mapper.rule(pathname) {
-                Rule::Entity(entity) if converger.mapper.is_direct(entity) => {
-                    converger.look(pathname, entity).await?
-                }
-                _ => return Ok(PickedUp::Equal),
-            },
-        };
-        match look {
-            // A reader took it over, and left Blob to others.
-            Look::Anchor { anchor: Some(anchor), .. } if anchor.adopted && anchor.behind.is_some() => {
-                return mirrored(anchored, session, &anchor).await;
-            }
-            Look::Anchor { .. } => return Ok(PickedUp::Equal),
-            Look::Changed(change) => {
-                let taken = converger.take_over(&change).await;
-                match taken {
-                    Ok(true) => return mirrored(anchored, session, change.anchor()).await,
-                    Err(error) if error.kind() != ErrorKind::OutcomeUnknown => return Err(error),
-                    Ok(false) | Err(_) => {}
-                }
-            }
-            Look::Unreadable { error, .. } => return Ok(PickedUp::Refused(error)),
-            Look::NotOurs(reasons) => return Ok(PickedUp::NotOurs(reasons)),
-        }
-    }
-    Err(Error::new(ErrorKind::Busy, "take over an item").message("it keeps changing").key(match changed {
-        Changed::Item(key) => key.to_string(),
-        Changed::Blob(pathname) => pathname.to_string(),
-    }))
-}
-
-/// Mirrors an anchor that no intent names: under one, so that whoever finds its content in Blob knows it.
-async fn mirrored(anchored: &Anchored, session: &str, anchor: &Anchor) -> Result<PickedUp> {
-    let pathname = anchor.pathname.clone();
-    if anchor.behind.is_none() {
-        return Ok(PickedUp::Taken { pathname, mirrored: true });
-    }
-    let (control, clock) = (&anchored.converger().control, anchored.converger().clock());
-    let sha256 = anchor.head.as_ref().map(|head| head.sha256);
-    let intent = IntentRow::new(session, clock.now(), IntentState::Open, vec![pathname.clone()], sha256);
-    control.store_intent(&intent).await?;
-    let done = Mirroring::ToSource(anchored.clone()).settle(&pathname, None).await;
-    let mirrored = done != Done::GaveUp;
-    if mirrored {
-        control.clear_intent(&intent).await?;
-    } else {
-        control.touch_intent(&intent.touched(IntentState::GaveUp), &intent.version).await?;
-    }
-    Ok(PickedUp::Taken { pathname, mirrored })
-}
 
 /// Follows the table's stream beside a gateway, for as long as DynamoDB is the authority.
 pub(super) struct Following {
@@ -208,7 +113,7 @@ impl Following {
         let mut picking = stream::iter(changed.clone())
             .take_while(|_| std::future::ready(!over()))
             .map(|key: Key| async move {
-                let picked = pick_up(anchored, session, &Changed::Item(key.clone())).await;
+                let picked = anchored.pick_up(session, &Changed::Item(key.clone())).await;
                 (key, picked)
             })
             .buffer_unordered(CONCURRENCY);

@@ -20,7 +20,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::plan::{CaptureMode, TimingPlan};
+use crate::plan::{CaptureMode, EntityPlan, TimingPlan};
 use crate::protocol::phase::{Epoch, Phase};
 use crate::target::control::{Control, Evidence, IntentRow, SessionRow, SweepRow};
 
@@ -139,6 +139,27 @@ pub struct GateState {
 impl GateState {
     fn open(gate: Gate, at: Timestamp, summary: String) -> Self {
         Self { gate, open: true, summary, obstacles: Vec::new(), opened_by: gate.opened_by(), at: Some(at) }
+    }
+
+    /// On the way back, closes `drift-free` where an entity has items that Blob could not hold: those that the
+    /// application makes itself, and that no template of the plan names.
+    pub fn close_for_one_way(&mut self, entities: &[EntityPlan]) {
+        let one_way = entities.iter().filter(|entity| entity.direct_writes && entity.pathname.is_none());
+        let names: Vec<&str> = one_way.map(|entity| entity.name.as_str()).collect();
+        if self.gate == Gate::DriftFree && !names.is_empty() {
+            *self = Self {
+                opened_by: "give these entities a `pathname` in the plan, then migrate validate --repair",
+                ..Self::closed(
+                    self.gate,
+                    self.at,
+                    "items that the application makes itself have no name in Blob",
+                    names
+                        .iter()
+                        .map(|name| format!("entity {name}: direct_writes without pathname"))
+                        .collect(),
+                )
+            };
+        }
     }
 
     fn closed(gate: Gate, at: Option<Timestamp>, summary: impl Into<String>, obstacles: Vec<String>) -> Self {

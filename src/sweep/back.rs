@@ -11,14 +11,16 @@ use super::drift::{Drift, DriftKind};
 use super::ledger::Ledger;
 use super::report::SweepReport;
 use super::run::{Sweep, interrupted};
-use crate::anchored::{Anchored, Judged};
+use crate::anchored::{Anchored, Changed, Judged, PickedUp};
 use crate::blob::{ETag, ListRequest, ListedBlob, Pathname};
-use crate::converge::Converger;
-use crate::error::Result;
+use crate::converge::{Converger, SOURCE};
+use crate::error::{ErrorKind, Result};
 use crate::event::{Event, Events, Task};
 use crate::mapping::Rule;
 use crate::protocol::converge::Purpose;
+use crate::target::Table;
 use crate::target::control::{Anchor, AnchorState, IntentRow, IntentState, names};
+use crate::target::store::Scan;
 
 /// How many blobs there are on a page; the service's own bound.
 const PAGE: u32 = 1_000;
@@ -66,10 +68,15 @@ impl BackSweep<'_> {
     /// As [`Sweep::run`].
     pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<SweepReport> {
         let anchored = Anchored::new(self.sweep.converger.clone(), self.sweep.prefix);
+        let direct = self.direct(&anchored, cancel).await?;
         let items = anchored.of_items();
         let mut report = Sweep { converger: &items, ..self.sweep }.run(events, cancel).await?;
         // What was not brought to its end is nobody's write past the gateway.
         report.bypassed.clear();
+        report.drift.extend(direct.clone());
+        if let Some(remaining) = &mut report.remaining {
+            remaining.extend(direct);
+        }
         let ledger = Ledger::new()?;
         events.report(Event::Started { task: Task::Judge, total: None });
         self.blobs(&ledger, &mut report, cancel).await?;
@@ -81,6 +88,82 @@ impl BackSweep<'_> {
         report.mirror = Some(BlobCoverage { listed, compared, anchored, anchors_compared });
         report.ended = self.sweep.converger.clock().now();
         Ok(report)
+    }
+
+    /// What the application wrote to DynamoDB itself: with `repair`, it is taken over; what is not, or can't be, is
+    /// returned.
+    async fn direct(&self, anchored: &Anchored, cancel: &CancellationToken) -> Result<Vec<Drift>> {
+        let Converger { control, mapper, .. } = self.sweep.converger;
+        let mut drift = Vec::new();
+        if !mapper.has_direct() {
+            return Ok(drift);
+        }
+        for shard in 0..names::SHARDS {
+            let mut after = None;
+            loop {
+                interrupted(cancel)?;
+                let (anchors, next) = control.anchors_of_shard(shard, after).await?;
+                let names = anchors.into_iter().filter(|anchor| anchor.head.is_some());
+                let changed = names.map(|anchor| Changed::Blob(anchor.pathname));
+                drift.extend(self.direct_page(anchored, changed.collect()).await?);
+                after = next;
+                if after.is_none() {
+                    break;
+                }
+            }
+        }
+        let target = self.sweep.target;
+        let only = vec![target.partition_key.clone(), target.sort_key.clone(), SOURCE.to_owned()];
+        let mut scan = Scan { only, ..Scan::share(0, 1) };
+        loop {
+            interrupted(cancel)?;
+            let page = control.store().scan(Table::Data, &scan).await?;
+            // Those that bear a name were looked at under it, unless that name is another item's.
+            let changed = page.items.iter().map(|item| Changed::Item(self.sweep.key(item)));
+            // An item that is still its blob's was told under the blob's name.
+            let told: BTreeSet<Pathname> = drift.iter().map(|drift| drift.pathname.clone()).collect();
+            let found = self.direct_page(anchored, changed.collect()).await?;
+            drift.extend(found.into_iter().filter(|drift| !told.contains(&drift.pathname)));
+            if page.next.is_none() {
+                return Ok(drift);
+            }
+            scan.after = page.next;
+        }
+    }
+
+    async fn direct_page(&self, anchored: &Anchored, changed: Vec<Changed>) -> Result<Vec<Drift>> {
+        let mut picking = stream::iter(changed)
+            .map(|changed: Changed| async move {
+                let picked = if self.sweep.repair {
+                    anchored.pick_up(self.session, &changed).await
+                } else {
+                    anchored.would_pick_up(&changed).await
+                };
+                (changed, picked)
+            })
+            .buffer_unordered(CONCURRENCY);
+        let mut drift = Vec::new();
+        while let Some((changed, picked)) = picking.next().await {
+            let (pathname, detail) = match picked {
+                Ok(PickedUp::Equal | PickedUp::NotOurs(_)) => continue,
+                Ok(PickedUp::Taken { .. }) if self.sweep.repair => continue,
+                Ok(PickedUp::Taken { pathname, .. }) => {
+                    (pathname, "the application wrote its item, which was not taken over yet".to_owned())
+                }
+                Ok(PickedUp::Refused(error)) => (Pathname::new(""), error.to_string()),
+                Err(error) if error.kind().is_of_one_key() || error.kind() == ErrorKind::Busy => {
+                    (Pathname::new(""), error.to_string())
+                }
+                Err(error) => return Err(error),
+            };
+            let (name, key) = match changed {
+                Changed::Blob(name) => (name, None),
+                Changed::Item(key) => (pathname, Some(key)),
+            };
+            let found = Pair::bare(name, None, None).drift(DriftKind::Different, &detail);
+            drift.push(Drift { key, ..found });
+        }
+        Ok(drift)
     }
 
     fn maps(&self, pathname: &Pathname) -> bool {

@@ -90,6 +90,10 @@ impl Sweep<'_> {
     /// Adds what a body holds and maps to.
     pub(super) fn expect(&self, pair: &mut Pair, entity: EntityId, blob: &ListedBlob, body: &[u8]) {
         let mapper = &self.converger.mapper;
+        // What the application writes itself is not made of the blob: the blob is made of it.
+        if self.converger.directly_written(&blob.pathname).is_some() {
+            return;
+        }
         let facts = BlobFacts { pathname: &blob.pathname, uploaded_at: blob.uploaded_at };
         pair.document = mapper.decode(entity, body).ok();
         // A TTL that has passed since is no reason for a quarantine now: the comparison allows for it.

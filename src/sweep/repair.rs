@@ -36,9 +36,11 @@ impl Sweep<'_> {
             let named = anchor.as_ref().is_some_and(|anchor| {
                 anchor.items.contains(key) || group.is_some_and(|group| has(&group, anchor))
             });
+            // An item that the application made of another one bears the other's name, and is the application's.
+            let direct = self.converger.directly_written(&drift.pathname).is_some();
             if named {
                 self.converger.converge(&drift.pathname, Purpose::Repair).await?;
-            } else {
+            } else if !direct {
                 self.remove(key, &drift.pathname, anchor.as_ref()).await?;
             }
         }

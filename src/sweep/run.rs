@@ -317,7 +317,7 @@ impl Sweep<'_> {
         Ok(())
     }
 
-    fn key(&self, item: &Item) -> Key {
+    pub(super) fn key(&self, item: &Item) -> Key {
         let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
         Key::new(text(&self.target.partition_key), text(&self.target.sort_key))
     }

@@ -1,16 +1,18 @@
 //! What the application writes to DynamoDB itself, past the gateway, once DynamoDB is the authority.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
 use migrate::ErrorKind;
 use migrate::anchored::Anchored;
+use migrate::anchored::{Changed, PickedUp};
 use migrate::blob::{BlobStore as _, ETag, ListRequest};
 use migrate::converge::{Converged, SOURCE, owner, source_rev};
-use migrate::dual_write::direct::{Changed, PickedUp, pick_up};
 use migrate::dual_write::gateway::DualWrite;
 use migrate::protocol::converge::Purpose;
 use migrate::protocol::phase::Phase;
+use migrate::sweep::SweepReport;
 use migrate::target::control::{Anchor, Hold, Mode};
 use migrate::target::memory::Operation;
 use migrate::target::{Condition, Table, TargetStore as _, Write};
@@ -18,6 +20,7 @@ use migrate::value::{Item, Key, Value};
 
 use super::gateway::{Stage, calm, over, put, refused};
 use super::reverse::{new, put_with, read, when};
+use super::reverse_sweep::kinds;
 
 const DIRECT: &str = r#"
 [source]
@@ -78,7 +81,7 @@ impl Stage {
 
     async fn pick_up(&self, changed: Changed) -> PickedUp {
         let anchored = Anchored::new(self.converger(), "");
-        self.while_time_passes(Box::pin(pick_up(&anchored, "another", &changed))).await.unwrap()
+        self.while_time_passes(Box::pin(anchored.pick_up("another", &changed))).await.unwrap()
     }
 
     /// Whoever begins anew waits a little before.
@@ -87,6 +90,10 @@ impl Stage {
             done = work => done,
             () = async { loop { self.moments().await } } => unreachable!(),
         }
+    }
+
+    async fn swept(&self, repair: bool) -> SweepReport {
+        Box::pin(self.while_time_passes(Box::pin(self.back_sweep(repair)))).await
     }
 
     async fn picked(&self, id: &str) -> PickedUp {
@@ -500,4 +507,41 @@ async fn a_converge_of_items_takes_over_and_overwrites_nothing() {
         stage.while_time_passes(put(&gateway, NAME, BODY)).await.unwrap();
         stage.settled_items().await;
     }
+}
+
+/// Without a stream, or while nobody follows it: a sweep finds what the application wrote, and takes it over.
+#[tokio::test]
+async fn a_sweep_takes_over_what_the_application_wrote() {
+    let (stage, gateway) = Stage::direct().await;
+    stage.while_time_passes(put(&gateway, "d/2.json", r#"{"id": "2"}"#)).await.unwrap();
+    stage.settled().await;
+    stage.update("1", "n", Value::n(2)).await;
+    // What the plan sets otherwise is the application's too.
+    stage.update("1", "kind", Value::s("special")).await;
+    stage.delete_item("2").await;
+    stage.rig.plant(item("3", &[("n", Value::n(3))])).await;
+    // An item made of another one bears the other's name.
+    let mut copied = stage.stored("1").unwrap();
+    copied.extend(item("4", &[("n", Value::n(4))]));
+    stage.rig.plant(copied).await;
+    let found = stage.swept(false).await;
+    let names: BTreeSet<_> = kinds(&found).into_iter().map(|(_, name)| name.to_owned()).collect();
+    let expected = [NAME, "d/2.json", "d/3.json", "d/4.json"].map(str::to_owned);
+    assert_eq!(names, BTreeSet::from(expected), "{found:?}");
+    assert!(stage.stored("3").is_some() && stage.stored("4").is_some());
+
+    let repaired = stage.swept(true).await;
+    assert_eq!(repaired.present_drift(), []);
+    let again = stage.swept(false).await;
+    assert_eq!(again.obstacles(), Vec::<String>::new());
+    for (name, body) in [
+        (NAME, Some(r#"{"id":"1","n":2}"#)),
+        ("d/2.json", None),
+        ("d/3.json", Some(r#"{"id":"3","n":3}"#)),
+        ("d/4.json", Some(r#"{"id":"4","n":4}"#)),
+    ] {
+        assert_eq!(stage.in_blob(name).await.as_deref(), body, "{name}");
+        assert_eq!(read(&gateway, name).await.as_deref(), body, "{name}");
+    }
+    assert_eq!(stage.intents().await, []);
 }

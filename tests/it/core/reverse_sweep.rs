@@ -20,7 +20,7 @@ use super::harness::silent;
 use super::reverse::{C, read};
 
 impl Stage {
-    async fn back_sweep(&self, repair: bool) -> SweepReport {
+    pub(super) async fn back_sweep(&self, repair: bool) -> SweepReport {
         let converger = self.rig.converger.clone();
         let sweep = Sweep { converger: &converger, ..self.rig.sweeper(Level::Content, repair) };
         let sweep = BackSweep { sweep, session: "sweeper" };
@@ -37,7 +37,7 @@ impl Stage {
     }
 }
 
-fn kinds(report: &SweepReport) -> Vec<(DriftKind, &str)> {
+pub(super) fn kinds(report: &SweepReport) -> Vec<(DriftKind, &str)> {
     let mut kinds: Vec<_> = report.drift.iter().map(|drift| (drift.kind, drift.pathname.as_str())).collect();
     kinds.sort_unstable();
     kinds
