@@ -250,7 +250,7 @@ fn stored_at_a_time(run: &Run) -> String {
 #[test]
 fn without_a_snapshot_it_says_what_to_do() {
     let sandbox = Sandbox::with_plan();
-    sandbox.run(&["check"]).expect_error(1, &[".migrate/fuse.snapshot", "migrate export"]);
+    sandbox.run(&["check"]).expect_error(2, &[".migrate/fuse.snapshot", "migrate export"]);
     let (_source, sandbox) = notes(&plan(false), &[("notes/a.json", r#"{"id": "n1"}"#)]);
     let other = plan(false).replace("store = \"fuse\"", "store = \"other\"");
     sandbox.write("other.md", &other);
