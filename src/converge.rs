@@ -88,6 +88,11 @@ pub trait Permit: Send + Sync {
 
     /// Takes note that a request of this process may yet land, and that nobody made sure that it can't.
     fn in_doubt(&self) {}
+
+    /// The session, for what is noted under it; empty where there is none.
+    fn session(&self) -> String {
+        String::new()
+    }
 }
 
 /// What a converger works with.

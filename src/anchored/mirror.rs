@@ -6,12 +6,13 @@ use super::Anchored;
 use super::write::max_age;
 use crate::blob::store::PutOptions;
 use crate::blob::{BlobStore, ETag, Fetched, Head, ListedBlob, Pathname, Spooled};
+use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::Rules;
 use crate::protocol::converge::Purpose;
 use crate::protocol::reverse::{Content, Ending, Next, Reverse, Sent};
 use crate::target::Outcome;
-use crate::target::control::{Anchor, AnchorState, names};
+use crate::target::control::{Anchor, AnchorState, IntentRow, IntentState, names};
 
 /// How often it looks at both sides before it gives up.
 const ATTEMPTS: u8 = 8;
@@ -276,7 +277,16 @@ impl<'a> Run<'a> {
                 cache_control_max_age: max_age(&head.cache_control),
                 ..PutOptions::default()
             };
-            self.blob().put(self.pathname, body.body(), &options).await.map(|head| Some(head.blob.etag))
+            let noted = match offered {
+                // Its operation's intent names it.
+                Some(_) => None,
+                None => Some(self.note(&body).await?),
+            };
+            let sent = self.blob().put(self.pathname, body.body(), &options).await;
+            if let Some(noted) = noted {
+                self.end(&noted, &sent).await?;
+            }
+            sent.map(|head| Some(head.blob.etag))
         } else {
             let deleted = self.blob().delete(std::slice::from_ref(self.pathname), expected.as_ref()).await;
             deleted.map(|()| None)
@@ -290,6 +300,26 @@ impl<'a> Run<'a> {
         // Its reply has no time.
         let head = self.blob().head(self.pathname).await?.filter(|head| head.blob.etag == etag);
         Ok((if head.is_some() { Sent::Applied } else { Sent::Refused }, head))
+    }
+
+    /// Notes what is about to be put, and is another version than this run's intent names: landing late, it must be
+    /// known as ours.
+    async fn note(&self, body: &Spooled) -> Result<IntentRow> {
+        let Converger { control, permit, .. } = &self.anchored.converger;
+        let (now, names) = (self.anchored.converger.clock().now(), vec![self.pathname.clone()]);
+        let noted = IntentRow::new(&permit.session(), now, IntentState::Open, names, Some(body.sha256()));
+        control.store_intent(&noted).await?;
+        Ok(noted)
+    }
+
+    /// Removes such a note, if the put was answered; else it is in doubt.
+    async fn end(&self, noted: &IntentRow, sent: &Result<Head>) -> Result<()> {
+        let control = self.anchored.control();
+        let unanswered = sent.as_ref().is_err_and(|error| may_land(error.kind()));
+        if unanswered {
+            return control.touch_intent(&noted.touched(IntentState::GaveUp), &noted.version).await.map(drop);
+        }
+        control.clear_intent(noted).await.map(drop)
     }
 
     /// Writes the anchor anew: Blob is equal to it.
@@ -322,7 +352,12 @@ impl<'a> Run<'a> {
 fn outcome(error: Error) -> Result<Sent> {
     match error.kind() {
         ErrorKind::LostRace | ErrorKind::AlreadyExists => Ok(Sent::Refused),
-        ErrorKind::OutcomeUnknown | ErrorKind::Corrupt | ErrorKind::Internal => Ok(Sent::Unknown),
+        kind if may_land(kind) => Ok(Sent::Unknown),
         _ => Err(error),
     }
+}
+
+/// Whether a write that failed so may have been applied, or may be yet.
+const fn may_land(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::OutcomeUnknown | ErrorKind::Corrupt | ErrorKind::Internal)
 }

@@ -221,7 +221,7 @@ impl Anchored {
     }
 
     /// The bytes of an anchor: those that were retained, else the JSON that its items make.
-    async fn body_of(&self, anchor: &Anchor) -> Result<Spooled> {
+    pub(crate) async fn body_of(&self, anchor: &Anchor) -> Result<Spooled> {
         if let Some(body) = self.control().retained(anchor).await? {
             return Ok(body);
         }

@@ -8,15 +8,22 @@ use super::context::Context;
 use super::output::Report;
 use super::stores::Stores;
 use crate::cutover::steps::steps;
-use crate::cutover::{Cutover as Flipping, Flip, Standing};
+use crate::cutover::{Cutover as Flipping, Flip, Standing, first_share};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::gate::GateState;
-use crate::protocol::phase::Phase;
+use crate::protocol::canary::Share;
+use crate::protocol::phase::{Authority, Phase};
 
 /// Make DynamoDB the store that is read, once every gate is open
 ///
-/// Judges each gate of the step from stored evidence. If one is closed, it says which, why, and what
-/// opens it, and changes nothing (exit 4). Otherwise it converges what is under way, and refuses if that is too
+/// Takes one step, by default the next one: capture → shadow (reads from Blob, compared with DynamoDB) → canary
+/// (a share of the keys from DynamoDB where it has Blob's version) → cutover (everything from DynamoDB, which is
+/// the authority). Each gate of the step is judged from stored evidence. If one is closed, it says which, why,
+/// and what opens it, and changes nothing (exit 4). Steps before the cutover, and back to `shadow` or `capture`,
+/// hold nothing: gateways go by them within the plan's `timing.mode_poll`. A key that is in a share of the canary
+/// is in every larger one: `--to canary --percent N` again changes it.
+///
+/// The step to cutover, and the way back from it, changes the authority. Then it converges what is under way, and refuses if that is too
 /// much (exit 4). Then it holds the mode item: gateways let writes wait, finish what they have begun, and
 /// acknowledge. What is left is converged, the gates are judged once more, and phase, epoch and an audit row
 /// are committed in one transaction. Writes wait for well under a second, and none fails. If somebody does
@@ -29,23 +36,36 @@ use crate::protocol::phase::Phase;
 ///
 /// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
-/// "epoch", "pause_ms"} once it is done, "steps": [text]}.
+/// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "steps": [text]}.
 ///
-/// Exit codes: 0 flipped; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
+/// Exit codes: 0 the step is taken; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
 /// be over, somebody else holds the mode, or there is no such step.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
-  migrate cutover
+  migrate cutover               the next step
+  migrate cutover --to canary --percent 25 --prefix signups/
   migrate cutover --writers-stopped   without gateways: then, later, validate --sweeps 2
   migrate cutover --without blue    the machine of the gateway \"blue\" is gone
-  migrate cutover --rollback    back to reading Blob")]
+  migrate cutover --rollback    one step back; from cutover to reading Blob")]
 pub(crate) struct Cutover {
     /// Judge every gate and show every step; change nothing
     #[arg(long)]
     dry_run: bool,
 
-    /// Go back: reads come from Blob again
+    /// The phase to be: one step from the present one [default: the next]
+    #[arg(long, value_name = "PHASE", conflicts_with = "rollback", value_parser = phase_named)]
+    to: Option<Phase>,
+
+    /// To canary: so many of a hundred keys are read from DynamoDB [default: as before, at first 10]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=100))]
+    percent: Option<u8>,
+
+    /// To canary: only keys that begin so [default: as before, at first all]. Repeatable; `--prefix ""` is all
+    #[arg(long, value_name = "PREFIX")]
+    prefix: Vec<String>,
+
+    /// Go one step back: from shadow to capture, from canary or cutover to shadow
     #[arg(long)]
     rollback: bool,
 
@@ -89,7 +109,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         plan_hash: &stores.plan_hash,
         who: args.who.clone().unwrap_or_else(|| context.environment.operator.clone()),
     };
-    let target = args.rollback.then_some(Phase::Shadow);
+    let target = if args.rollback { Some(back(&flipping).await?) } else { args.to };
     if !args.dry_run {
         flipping.without(&args.without).await?;
     }
@@ -97,6 +117,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         flipping.writers_stopped().await?;
     }
     let standing = flipping.standing(target).await?;
+    let share = share(args, &standing)?;
     let closed = standing.closed().next().is_some();
     let report = |flip| CutoverReport {
         command: "cutover",
@@ -110,15 +131,56 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         context.output.report(&report(None))?;
         return Ok(if closed { Exit::GateClosed } else { Exit::Done });
     }
-    let sure = format!("Flip reads from {} to {}?", phase(&standing), standing.target);
+    let sure = match &share {
+        Some(share) => format!("Read {share} from DynamoDB?"),
+        None => format!("Flip reads from {} to {}?", phase(&standing), standing.target),
+    };
     if !context.flags.yes && context.output.ask(&sure).await == Some(false) {
         return Err(Error::new(ErrorKind::Interrupted, "cut over")
             .message("not confirmed; nothing was changed")
             .into());
     }
-    let flip = flipping.flip(target, args.cancel_hold).await?;
+    let flip = match &share {
+        Some(share) => flipping.canary(share, args.cancel_hold).await?,
+        None => flipping.flip(Some(standing.target), args.cancel_hold).await?,
+    };
     context.output.report(&report(Some(flip)))?;
     Ok(Exit::Done)
+}
+
+fn phase_named(text: &str) -> Result<Phase, String> {
+    let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover];
+    phases
+        .into_iter()
+        .find(|phase| phase.as_str() == text)
+        .ok_or_else(|| "a phase is capture, shadow, canary or cutover".to_owned())
+}
+
+/// The phase that the way back leads to.
+async fn back(flipping: &Flipping<'_>) -> Result<Phase, Error> {
+    let mode = flipping.converger.control.mode().await?;
+    let phase = mode.map_or(Phase::Capture, |mode| mode.phase);
+    phase.back().ok_or_else(|| {
+        Error::new(ErrorKind::WrongPhase, "cut over").message(format!("from {phase} there is no way back"))
+    })
+}
+
+/// What is to be read from DynamoDB, where the step is to canary.
+fn share(args: &Cutover, standing: &Standing) -> Result<Option<Share>, Error> {
+    let asked = args.percent.is_some() || !args.prefix.is_empty();
+    match standing.target {
+        Phase::Canary => {
+            let present = standing.mode.as_ref().and_then(|mode| mode.canary.clone());
+            let Share { percent, prefixes } = present.unwrap_or_else(first_share);
+            let percent = args.percent.unwrap_or(percent);
+            // What is not said stays: a larger share must not reach other keys by an omission.
+            let prefixes = if args.prefix.is_empty() { prefixes } else { args.prefix.clone() };
+            Ok(Some(Share { percent, prefixes }))
+        }
+        target if asked => Err(Error::new(ErrorKind::Usage, "cut over")
+            .message(format!("--percent and --prefix are for the step to canary, not to {target}"))),
+        _ => Ok(None),
+    }
 }
 
 fn phase(standing: &Standing) -> Phase {
@@ -134,11 +196,14 @@ impl Report for CutoverReport<'_> {
             writeln!(text, "running    {} ({}), since {:.0}", session.name, session.kind, session.began)?;
         }
         if let Some(flip) = &self.flip {
-            let reads = if flip.to.authority() == crate::protocol::phase::Authority::Target {
-                "DynamoDB"
-            } else {
-                "Blob"
-            };
+            let reads = reads(flip.to, flip.canary.as_ref());
+            if !flip.from.changes_authority(flip.to) {
+                return writeln!(
+                    text,
+                    "stepped    to {}, epoch {}: reads come from {reads}",
+                    flip.to, flip.epoch
+                );
+            }
             return writeln!(
                 text,
                 "flipped    to {}, epoch {}: reads come from {reads}; writes were held for {} ms",
@@ -160,6 +225,16 @@ impl Report for CutoverReport<'_> {
                 self.standing.gates.len()
             ),
         }
+    }
+}
+
+/// Where reads come from.
+pub(super) fn reads(phase: Phase, canary: Option<&Share>) -> String {
+    match (phase.authority(), canary) {
+        (Authority::Target, _) => "DynamoDB".to_owned(),
+        (Authority::Source, Some(share)) => format!("Blob, {share} from DynamoDB where it has that version"),
+        (Authority::Source, None) if phase == Phase::Shadow => "Blob, compared with DynamoDB".to_owned(),
+        (Authority::Source, None) => "Blob".to_owned(),
     }
 }
 

@@ -33,15 +33,17 @@ use crate::value::{Item, Value};
 
 /// The token of the demo's own Blob server.
 const TOKEN: &str = "vercel_blob_rw_demo_onlyForTheDemo";
+/// So many times the application writes and reads in a phase in which reads are compared.
+const READS: usize = 40;
 /// The seed of the example data.
 const SEED: u64 = 2026;
 
 /// Run a whole migration on this machine: example data, both stores, every step
 ///
 /// Starts a Blob server with example data and an embedded DynamoDB, then runs the real commands one after
-/// the other: provision, export, a gateway, a cutover that is refused, a corruption that validate finds and
-/// repairs, the cutover and the way back, both while an application writes through the gateway. Nothing leaves
-/// this machine; it takes about a minute.
+/// the other: provision, export, a gateway, the step to shadow, a step that is refused, a corruption that validate
+/// finds and repairs, the canary, the cutover and the way back, all while an application reads and writes through
+/// the gateway. Nothing leaves this machine; it takes about a minute.
 ///
 /// With `--output json`: {"command": "demo", "blobs", "steps", "seconds", "kept"}.
 #[derive(Debug, clap::Args)]
@@ -95,11 +97,17 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.say("Every blob that the plan maps is read once, verified and kept in a snapshot.");
     stage.step(&["export"], Exit::Done).await?;
     stage.say(
-        "The application writes through a gateway from now on. It runs beside what follows, loads the mirror, and \
-         compares both stores. (A real plan asks for a day in which nobody writes past it; here it is a second.)",
+        "The application reads and writes through a gateway from now on. It runs beside what follows, loads the \
+         mirror, and compares both stores. (A real plan asks for a day in which nobody writes past it, and for a \
+         thousand compared reads; here it is a second, and twenty.)",
     );
     let gateway = stage.gateway().await?;
-    stage.say("One clean comparison is not enough to flip: two in a row are. The cutover says so.");
+    stage.say("The first step: gateways go on reading from Blob, and compare what they read with DynamoDB.");
+    stage.step(&["cutover", "--to", "shadow", "--yes"], Exit::Done).await?;
+    stage.visit(&gateway, READS).await?;
+    stage.say(
+        "One clean comparison is not enough to read from DynamoDB: two in a row are. The cutover says so.",
+    );
     stage.step(&["cutover"], Exit::GateClosed).await?;
 
     stage.say("Now somebody edits the table by hand: one item is changed, one deleted, one invented.");
@@ -110,6 +118,10 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.step(&["validate", "--repair"], Exit::Done).await?;
     stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
 
+    stage.say("A tenth of the keys is read from DynamoDB now, where it has the version that Blob has.");
+    stage.step(&["cutover", "--to", "canary", "--percent", "10", "--yes"], Exit::Done).await?;
+    stage.visit(&gateway, READS).await?;
+    stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
     stage.say("Every gate is open. The boxes of the plan are ticked, and the reads are flipped under load.");
     stage.step(&["status", "--write-plan"], Exit::Done).await?;
     stage.under_load(&gateway, &["cutover", "--yes"]).await?;
@@ -172,7 +184,7 @@ impl Stage<'_> {
         let program = std::env::current_exe().context("find this program")?;
         let mut command = Command::new(program);
         command.args(arguments).args(["--target", "embedded", "--color", color]);
-        command.args(["--set", "timing.no_foreign=1s"]);
+        command.args(["--set", "timing.no_foreign=1s", "--set", "gates.shadow-reads.min_reads=20"]);
         command.current_dir(&self.directory);
         command.env("MIGRATE_BLOB_URL", &self.url).env("BLOB_READ_WRITE_TOKEN", TOKEN);
         command.env("ENCRYPTION_KEY", fixture::ENCRYPTION_KEY);
@@ -193,9 +205,18 @@ impl Stage<'_> {
         tokio::task::spawn_blocking(started).await.context("wait for the gateway")?
     }
 
+    /// An application that writes and reads through the gateway for a while.
+    async fn visit(&mut self, gateway: &Gateway, count: usize) -> anyhow::Result<()> {
+        let application = gateway.application(count);
+        let written = tokio::task::spawn_blocking(move || application.end()).await;
+        let count = written.context("wait for the application")??.count;
+        self.say(&format!("The application wrote {count} times, and read each again."));
+        Ok(())
+    }
+
     /// A step while an application writes through the gateway, every write of which must succeed.
     async fn under_load(&mut self, gateway: &Gateway, arguments: &[&str]) -> anyhow::Result<()> {
-        let application = gateway.application();
+        let application = gateway.application(usize::MAX);
         let stepped = self.step(arguments, Exit::Done).await;
         let written = tokio::task::spawn_blocking(move || application.stop()).await;
         stepped?;

@@ -52,8 +52,10 @@ use crate::sweep::Level;
 /// never overwritten. Afterwards `migrate validate` proves the result and `migrate status` shows what is left.
 ///
 /// With `--output json`, at the end: {"command": "dual-write", "gateway": {"written", "refused", "in_doubt": writes
-/// whose outcome nobody was told, "unnoted", "kept", "passed"}, "backfill", "sweeps": how many, "bypassed":
-/// changes past the gateway, "last_sweep" (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"},
+/// whose outcome nobody was told, "unnoted", "kept", "passed"}, "compared": reads compared with DynamoDB in phase
+/// shadow, {"compared", "mismatches", "stale", "moving", "errors", "dropped", "source_us", "target_us"} or null,
+/// "canary": {"answered", "behind", "errors", "mismatches"} of its keys' reads or null, "backfill", "sweeps": how many,
+/// "bypassed": changes past the gateway, "last_sweep" (as in `validate`), "replay": {"at_work", "in_doubt", "cleared"},
 /// "intents_left": writes to be settled yet, or null where the control table could not be asked, "clean",
 /// "operations", "requests"}.
 /// With `--once`: {"command": "dual-write", "settled", "backfill": {"mapped", "written", "equal",
@@ -258,7 +260,17 @@ struct ServedReport<'a> {
 impl Report for ServedReport<'_> {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
         let ServeReport {
-            gateway, authority, backfill, sweeps, bypassed, replay, intents_left, clean, ..
+            gateway,
+            compared,
+            canary,
+            authority,
+            backfill,
+            sweeps,
+            bypassed,
+            replay,
+            intents_left,
+            clean,
+            ..
         } = self.served;
         if let Some(counts) = gateway {
             let [written, refused, in_doubt, unnoted] =
@@ -266,6 +278,21 @@ impl Report for ServedReport<'_> {
             writeln!(
                 text,
                 "gateway    {written} writes, {refused} refused, {in_doubt} without an outcome, {unnoted} without notes"
+            )?;
+        }
+        if let Some(reads) = compared {
+            let [compared, mismatches] = [reads.compared, reads.mismatches].map(HumanCount);
+            writeln!(
+                text,
+                "compared   {compared} reads, {mismatches} of which DynamoDB would have answered otherwise"
+            )?;
+        }
+        if let Some(canary) = canary {
+            let [answered, behind, errors, mismatches] =
+                [canary.answered, canary.behind, canary.errors, canary.mismatches].map(HumanCount);
+            writeln!(
+                text,
+                "canary     {answered} reads answered by DynamoDB, {mismatches} wrong; {behind} behind, {errors} failed"
             )?;
         }
         match backfill {

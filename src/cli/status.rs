@@ -8,11 +8,12 @@ use jiff::Timestamp;
 use serde::Serialize;
 
 use super::context::Context;
-use super::cutover::write_gates;
+use super::cutover::{reads, write_gates};
 use super::output::Report;
 use super::stores::Stores;
 use crate::cutover::{Cutover, Standing};
 use crate::error::{ErrorKind, Exit, Result};
+use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Phase};
 use crate::snapshot::Manifest;
 use crate::target::control::{Audit, SessionRow, SweepRow};
@@ -27,7 +28,7 @@ const CLOCK_DIFFERENCE_S: i64 = 2;
 /// unticks those whose gate is closed; everything else of the file stays as it is.
 ///
 /// With `--output json`: {"command": "status", "plan", "plan_hash", "phase", "epoch", "since", "authority",
-/// "standing" (as in `cutover`, or null), "export", "sweep", "audit" (with --audit), "boxes_changed" (with
+/// "canary" (in that phase: "percent", "prefixes"), "standing" (as in `cutover`, or null), "export", "sweep", "audit" (with --audit), "boxes_changed" (with
 /// --write-plan), "next"}.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -53,6 +54,8 @@ struct StatusReport {
     epoch: u64,
     since: Option<Timestamp>,
     authority: Authority,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    canary: Option<Share>,
     standing: Option<Standing>,
     export: Option<Manifest>,
     sweep: Option<SweepRow>,
@@ -91,6 +94,7 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
         epoch: mode.as_ref().map_or(1, |mode| mode.epoch.0),
         since: mode.as_ref().map(|mode| mode.since),
         authority: phase.authority(),
+        canary: mode.and_then(|mode| mode.canary),
         export: stores.manifest().await?,
         sweep: control.sweeps().await?.pop(),
         audit: if args.audit { Some(control.audit().await?) } else { None },
@@ -150,10 +154,7 @@ impl Report for StatusReport {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
         writeln!(text, "plan       {} ({})", self.plan, self.plan_hash.get(..12).unwrap_or_default())?;
         let since = self.since.map_or_else(|| "not begun".to_owned(), |since| format!("since {since:.0}"));
-        let reads = match self.authority {
-            Authority::Source => "Blob",
-            Authority::Target => "DynamoDB",
-        };
+        let reads = reads(self.phase, self.canary.as_ref());
         writeln!(text, "phase      {}, epoch {}, {since}; reads come from {reads}", self.phase, self.epoch)?;
         if let Some(standing) = &self.standing {
             writeln!(text, "gates      to {}", standing.target)?;

@@ -87,7 +87,7 @@ impl<'a> Drive<'a> {
         match next {
             Next::ReadMode => {
                 let mode = control.mode().await?.ok_or_else(raced)?;
-                if (mode.epoch, mode.phase) != (self.judged.epoch, self.judged.phase) {
+                if (mode.epoch, mode.step) != (self.judged.epoch, self.judged.step) {
                     return Err(raced());
                 }
                 self.mode = mode;
@@ -283,13 +283,7 @@ impl<'a> Drive<'a> {
             self.failed.get_or_insert(error);
             return Ok(false);
         }
-        let to = Mode {
-            phase: self.target,
-            epoch: held.epoch.next(),
-            hold: None,
-            since: self.cutover.clock().now(),
-            plan_hash: self.cutover.plan_hash.to_owned(),
-        };
+        let to = held.stepped(self.target, None, self.cutover.clock().now(), self.cutover.plan_hash);
         let audit = Audit {
             at: to.since,
             who: self.cutover.who.clone(),
@@ -314,7 +308,7 @@ impl<'a> Drive<'a> {
         if done == Done::Committed {
             let pause_ms = self.held_ms();
             let (from, to) = (self.judged.phase, self.target);
-            return Ok(Flip { from, to, epoch: self.judged.epoch.next(), pause_ms });
+            return Ok(Flip { from, to, epoch: self.judged.epoch.next(), canary: None, pause_ms });
         }
         if let Some(error) = self.failed.take() {
             let unknown = done == Done::Unknown;

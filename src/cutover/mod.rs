@@ -1,6 +1,7 @@
 //! The flip: from one phase to the next, or back, by compare-and-set on the mode item.
 //!
-//! A flip holds the mode item, lets whoever can write acknowledge that it does not, makes both stores equal
+//! A step that leaves the authority as it is (`step`) judges its gates and commits: gateways pick it up when they
+//! look next. A change of authority holds the mode item, lets whoever can write acknowledge that it does not, makes both stores equal
 //! where somebody was at it, judges the gates once more, and commits phase, epoch and audit row in one
 //! transaction. Until the commit it can be cancelled by anyone, and a command that dies leaves a hold that a
 //! rerun cancels. What is done next is [`crate::protocol::flip`]'s word; `drive` does it.
@@ -8,6 +9,7 @@
 mod drain;
 mod drive;
 mod observe;
+mod step;
 pub mod steps;
 
 use std::collections::BTreeMap;
@@ -21,8 +23,9 @@ use crate::clock::Clock;
 use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
-use crate::gate::{Facts, Gate, GateState, judge, table_ready, writers_stopped};
+use crate::gate::{Facts, Gate, GateState, judge, shadow_reads, table_ready, writers_stopped};
 use crate::plan::{CaptureMode, Plan};
+use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::target::control::{Audit, Control, Mode, SessionKind, SessionRow, SessionState};
 
@@ -75,7 +78,7 @@ impl Standing {
     }
 }
 
-/// A flip that was committed.
+/// A step that was committed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Flip {
     /// The phase before.
@@ -84,8 +87,17 @@ pub struct Flip {
     pub to: Phase,
     /// The epoch after.
     pub epoch: Epoch,
-    /// How long writes were held, in milliseconds.
+    /// In phase `canary`: what is read from DynamoDB.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Share>,
+    /// How long writes were held, in milliseconds: not at all where the authority stays.
     pub pause_ms: u64,
+}
+
+/// What is read from DynamoDB in phase `canary` where nothing else is said.
+#[must_use]
+pub fn first_share() -> Share {
+    Share { percent: 10, prefixes: Vec::new() }
 }
 
 impl Cutover<'_> {
@@ -112,6 +124,7 @@ impl Cutover<'_> {
         if !phase.allows(target) {
             let hint = match phase {
                 Phase::Cutover => "the only step from here is `migrate cutover --rollback`",
+                _ if target > phase => "phases are taken one at a time: `migrate cutover` takes the next one",
                 _ => "`migrate status` shows the phase and the next step",
             };
             return Err(Error::new(ErrorKind::WrongPhase, "cut over")
@@ -128,7 +141,10 @@ impl Cutover<'_> {
     /// The gates by what is stored, and the sessions that are open.
     async fn judged(&self, mode: Option<Mode>, from: Phase, epoch: Epoch, target: Phase) -> Result<Standing> {
         let now = self.clock().now();
-        let facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
+        let mut facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
+        if let Some(mode) = &mode {
+            shadow_reads::gather(self.control(), self.plan, mode, &mut facts).await?;
+        }
         let required = Gate::required(from, target, self.plan.capture.mode);
         let mut gates: Vec<GateState> = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
         if from.authority() == Authority::Target {
@@ -140,7 +156,8 @@ impl Cutover<'_> {
         Ok(Standing { mode, target, gates, open_sessions, intents })
     }
 
-    /// Takes the step to `target`, if every gate is open, and whoever can write acknowledges.
+    /// Takes the step to `target`, if every gate is open and, where the authority changes, whoever can write
+    /// acknowledges.
     ///
     /// `cancel_hold` cancels a hold that is found: one's own of a run that died, or another operator's.
     ///
@@ -150,11 +167,10 @@ impl Cutover<'_> {
     /// and the hold is cancelled, unless the error says otherwise.
     pub async fn flip(&self, target: Option<Phase>, cancel_hold: bool) -> Result<Flip> {
         let standing = self.standing(target).await?;
-        let mode = standing.mode.clone().ok_or_else(|| {
-            Error::new(ErrorKind::WrongPhase, "cut over")
-                .message("nothing was migrated yet")
-                .hint("run `migrate dual-write --once` first")
-        })?;
+        let mode = standing.mode.clone().ok_or_else(not_begun)?;
+        if !mode.phase.changes_authority(standing.target) {
+            return self.step(&standing, mode, &first_share(), cancel_hold).await;
+        }
         closed(&standing)?;
         bystanders(&standing, self.plan.capture.mode)?;
         Drive::new(self, standing.target, mode).run(cancel_hold).await
@@ -245,6 +261,12 @@ impl Cutover<'_> {
             }
         }
     }
+}
+
+fn not_begun() -> Error {
+    Error::new(ErrorKind::WrongPhase, "cut over")
+        .message("nothing was migrated yet")
+        .hint("run `migrate dual-write --once` first")
 }
 
 fn evidence(gates: &[GateState]) -> BTreeMap<String, String> {

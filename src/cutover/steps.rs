@@ -13,6 +13,23 @@ pub fn steps(standing: &Standing, cancel_hold: bool, hold_limit: impl Display) -
     let from = standing.mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
     let epoch = standing.mode.as_ref().map_or(1, |mode| mode.epoch.0);
     let found = standing.mode.as_ref().and_then(|mode| mode.hold.as_ref());
+    if !from.changes_authority(standing.target) {
+        let mut steps = vec![format!("read the mode: phase {from}, epoch {epoch}")];
+        match found {
+            Some(hold) if cancel_hold => steps.push(format!("cancel the hold of {}", hold.by)),
+            Some(_) => {
+                steps.push("refuse: somebody else holds the mode (--cancel-hold cancels that)".to_owned());
+                return steps;
+            }
+            None => {}
+        }
+        steps.push(format!(
+            "commit in one transaction: phase {}, epoch {epoch} as before, one row in the audit log; nothing waits, \
+             and gateways go by it when they read the mode next",
+            standing.target
+        ));
+        return steps;
+    }
     let mut flip = Flip::new(Rules::SOUND, from.authority(), cancel_hold, 1);
     let mut steps = Vec::new();
     loop {

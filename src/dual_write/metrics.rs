@@ -52,6 +52,9 @@ struct Inner {
     gaps: Counter,
     unnoted: Counter,
     kept: Counter,
+    compared: Family<Labels<1>, Counter>,
+    compared_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
+    canary: Family<Labels<1>, Counter>,
 }
 
 impl std::fmt::Debug for Metrics {
@@ -77,6 +80,9 @@ impl Default for Metrics {
             gaps: Counter::default(),
             unnoted: Counter::default(),
             kept: Counter::default(),
+            compared: Family::default(),
+            compared_seconds: Family::new_with_constructor(buckets),
+            canary: Family::default(),
             registry: Registry::default(),
         };
         registry.register("requests", "Requests by side, operation and result", own.requests.clone());
@@ -94,6 +100,10 @@ impl Default for Metrics {
         registry.register("gaps", "Sessions that could not note every write", own.gaps.clone());
         registry.register("writes_without_intent", "Writes that went on unnoted", own.unnoted.clone());
         registry.register("intents_kept", "Intents that were left to the replay", own.kept.clone());
+        registry.register("shadow_reads", "Reads that were to be compared, by result", own.compared.clone());
+        let words = "How long reads took that were compared, by store";
+        registry.register_with_unit("shadow_read", words, Unit::Seconds, own.compared_seconds.clone());
+        registry.register("canary_reads", "Reads of the canary's keys, by result", own.canary.clone());
         Self(Arc::new(Inner { registry, ..own }))
     }
 }
@@ -114,6 +124,23 @@ impl Metrics {
     /// The mirror of a write became equal, so long after the store's reply.
     pub(super) fn converged(&self, lag: Duration) {
         self.0.lag.observe(lag.as_secs_f64());
+    }
+
+    /// A read was compared, or could not be.
+    pub(super) fn compared(&self, result: &'static str) {
+        self.0.compared.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// A read of the canary was answered, or what it answered was wrong.
+    pub(super) fn canaried(&self, result: &'static str) {
+        self.0.canary.get_or_create(&[("result", result)]).inc();
+    }
+
+    /// How long both stores took for a read that was compared.
+    pub(super) fn compared_in(&self, source: Duration, target: Duration) {
+        for (store, took) in [("blob", source), ("dynamodb", target)] {
+            self.0.compared_seconds.get_or_create(&[("store", store)]).observe(took.as_secs_f64());
+        }
     }
 
     /// A session could not vouch for everything.

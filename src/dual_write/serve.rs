@@ -25,9 +25,10 @@ use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::plan::{CaptureMode, Plan};
+use crate::protocol::canary::Counts;
 use crate::protocol::phase::Authority;
 use crate::sweep::{BackSweep, Bypass, Level, Sweep, SweepReport};
-use crate::target::control::{Header, SessionKind, names};
+use crate::target::control::{Header, Reads, SessionKind, names};
 
 /// How long running writes may take at the end.
 const END_GRACE: Duration = Duration::from_secs(10);
@@ -83,6 +84,10 @@ impl std::fmt::Debug for Serve<'_> {
 pub struct ServeReport {
     /// The gateway; none without one.
     pub gateway: Option<GatewayCounts>,
+    /// Reads that were compared since phase `shadow` was entered last; none where there were none.
+    pub compared: Option<Reads>,
+    /// What was read for the last canary's keys; none where there were none.
+    pub canary: Option<Counts>,
     /// The store that was right last.
     pub authority: Option<Authority>,
     /// The first load; none where it was stopped before, and while DynamoDB is the authority.
@@ -148,6 +153,7 @@ impl Serve<'_> {
             events: Arc::clone(events),
         };
         let following = tokio::spawn(following.run(stop.clone()));
+        let comparing = self.keep_reads(&gateway, &stop);
         let mut report = ServeReport::default();
         self.beside(&gateway, &mut report, events, &stop).await;
         // Writes that are under way may wait for a hold to end, which the watch tells them.
@@ -156,8 +162,12 @@ impl Serve<'_> {
         }
         watching.end().await;
         report.replay = replaying.await.unwrap_or_default();
+        comparing.await.ok();
         // The tables may be away: what is known is told all the same, and the next start ends the session.
         let ended = async {
+            if let Err(error) = gateway.keep_reads(self.name, self.plan_hash).await {
+                tracing::warn!(%error, "what was compared last is not kept");
+            }
             gateway.close(END_GRACE).await?;
             report.clean = gateway.ended_clean();
             report.intents_left = Some(control.intents().await?.len());
@@ -168,6 +178,8 @@ impl Serve<'_> {
         }
         following.await.ok();
         report.gateway = with_gateway.then(|| gateway.counts());
+        report.canary = Some(gateway.canary()).filter(|counts| *counts != Counts::default());
+        report.compared = Some(gateway.compared()).filter(|reads| *reads != Reads::default());
         Ok(report)
     }
 
@@ -207,6 +219,13 @@ impl Serve<'_> {
             "callbacks of uploads are signed for BLOB_WEBHOOK_PUBLIC_KEY={key}"
         )));
         Ok(server)
+    }
+
+    /// Keeps what is compared in the control table, in a task of its own.
+    fn keep_reads(&self, gateway: &DualWrite, stop: &CancellationToken) -> tokio::task::JoinHandle<()> {
+        let (gateway, pause, stop) = (gateway.clone(), self.plan.timing.renew.0, stop.clone());
+        let (name, plan_hash) = (self.name.to_owned(), self.plan_hash.to_owned());
+        tokio::spawn(async move { gateway.keep_reads_every(pause, (&name, &plan_hash), &stop).await })
     }
 
     /// Watches the mode in a task of its own: it must go on whatever else takes time.

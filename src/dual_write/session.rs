@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::TimingPlan;
-use crate::protocol::phase::{Authority, Epoch, Phase};
+use crate::protocol::phase::Authority;
 use crate::protocol::session::Lease;
 use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionState, names};
 
@@ -82,13 +82,7 @@ impl Session {
         close_predecessors(&control, clock.as_ref(), opening.name).await?;
 
         let now = clock.now();
-        let initial = Mode {
-            phase: Phase::Capture,
-            epoch: Epoch(1),
-            hold: None,
-            since: now,
-            plan_hash: opening.plan_hash.to_owned(),
-        };
+        let initial = Mode::begun(now, opening.plan_hash);
         control.ensure_mode(&initial).await?;
         let timing = Timing { lease: opening.timing.lease.0, renew: opening.timing.renew.0 };
         let who = (opening.kind, opening.name, opening.authority);
@@ -155,6 +149,12 @@ impl Session {
     #[must_use]
     pub fn id(&self) -> String {
         held(&self.shared.row).id.clone()
+    }
+
+    /// The name of its process.
+    #[must_use]
+    pub fn name(&self) -> String {
+        held(&self.shared.row).name.clone()
     }
 
     /// Whether its lease holds now.
@@ -263,6 +263,10 @@ impl Permit for Shared {
 
     fn in_doubt(&self) {
         self.in_doubt.store(true, Ordering::Relaxed);
+    }
+
+    fn session(&self) -> String {
+        held(&self.row).id.clone()
     }
 }
 

@@ -26,6 +26,10 @@ impl Permit for Stopping {
     fn in_doubt(&self) {
         self.permit.in_doubt();
     }
+
+    fn session(&self) -> String {
+        self.permit.session()
+    }
 }
 
 #[cfg(test)]

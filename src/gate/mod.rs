@@ -10,6 +10,7 @@ mod capture_continuous;
 mod drift_free;
 pub mod export_complete;
 mod no_foreign;
+pub(crate) mod shadow_reads;
 pub mod table_ready;
 pub mod writers_stopped;
 
@@ -44,11 +45,26 @@ pub enum Gate {
     NoForeign,
     /// Without gateways: the operator's word that nobody writes any more.
     WritersStopped,
+    /// What is read is the same from both stores.
+    ShadowReads,
 }
+
+/// DynamoDB is compared: it must be loaded.
+const TO_SHADOW: [Gate; 4] =
+    [Gate::TableReady, Gate::ExportComplete, Gate::MappingTotal, Gate::BackfillComplete];
+/// DynamoDB answers: it must be equal.
+const TO_CANARY: [Gate; 6] = [
+    Gate::TableReady,
+    Gate::ExportComplete,
+    Gate::MappingTotal,
+    Gate::BackfillComplete,
+    Gate::DriftFree,
+    Gate::ShadowReads,
+];
 
 impl Gate {
     /// All of them, in the order in which they open.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::TableReady,
         Self::ExportComplete,
         Self::MappingTotal,
@@ -57,6 +73,7 @@ impl Gate {
         Self::DriftFree,
         Self::NoForeign,
         Self::WritersStopped,
+        Self::ShadowReads,
     ];
 
     /// Its name in the plan, in evidence and in reports.
@@ -71,6 +88,7 @@ impl Gate {
             Self::DriftFree => "drift-free",
             Self::NoForeign => "no-foreign",
             Self::WritersStopped => "writers-stopped",
+            Self::ShadowReads => "shadow-reads",
         }
     }
 
@@ -94,6 +112,10 @@ impl Gate {
             Self::DriftFree => {
                 "migrate validate (with --repair where it finds drift), until two in a row are clean"
             }
+            Self::ShadowReads => {
+                "reads through a gateway in phase shadow; after a mismatch settle it, then migrate cutover --rollback \
+                 and --to shadow count anew"
+            }
         }
     }
 
@@ -108,6 +130,10 @@ impl Gate {
         match (from, phase) {
             // The way back: DynamoDB must hold nothing that Blob does not.
             (Phase::Cutover, Phase::Shadow) => vec![Self::DriftFree],
+            // Blob is right before and after, and is read more than before.
+            (Phase::Shadow, Phase::Capture) | (Phase::Canary, Phase::Shadow) => Vec::new(),
+            (Phase::Capture, Phase::Shadow) => TO_SHADOW.to_vec(),
+            (Phase::Shadow | Phase::Canary, Phase::Canary) => TO_CANARY.to_vec(),
             _ => Self::ALL.into_iter().filter(forward).collect(),
         }
     }
@@ -259,7 +285,9 @@ fn short(hash: &str) -> &str {
 #[must_use]
 pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
     match gate {
-        Gate::TableReady | Gate::ExportComplete | Gate::BackfillComplete => from_evidence(gate, facts),
+        Gate::TableReady | Gate::ExportComplete | Gate::BackfillComplete | Gate::ShadowReads => {
+            from_evidence(gate, facts)
+        }
         Gate::MappingTotal => mapping_total(facts),
         Gate::CaptureContinuous => capture_continuous::judge(facts),
         Gate::NoForeign => no_foreign::judge(facts),

@@ -63,6 +63,9 @@ pub fn check(plan: &Plan) -> Result<(), Problem> {
     source(&plan.source).map_err(|problem| problem.within("source"))?;
     target(&plan.target).map_err(|problem| problem.within("target"))?;
     timing(&plan.timing).map_err(|problem| problem.within("timing"))?;
+    percent(plan.gates.shadow_reads.sample)
+        .map_err(|problem| problem.within("sample").within("shadow-reads").within("gates"))?;
+    percent(plan.canary.sample).map_err(|problem| problem.within("sample").within("canary"))?;
     let compiled = CompiledPlan::new(plan)?;
     if plan.entities.is_empty() {
         return Err(Problem::new("there is no `[[entity]]`, so nothing would be migrated"));
@@ -88,6 +91,13 @@ pub fn check(plan: &Plan) -> Result<(), Problem> {
                 return Err(problem.within("reason").element(index).within(key));
             }
         }
+    }
+    Ok(())
+}
+
+fn percent(number: u8) -> Result<(), Problem> {
+    if number > 100 {
+        return Err(Problem::new(format!("{number} is more than 100 of a hundred")));
     }
     Ok(())
 }

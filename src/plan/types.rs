@@ -29,6 +29,9 @@ pub struct Plan {
     /// How a running dual write learns of changes. Part of the hash only where it is not the default.
     #[serde(default, skip_serializing_if = "CapturePlan::is_default")]
     pub capture: CapturePlan,
+    /// What a canary may cost. Part of the hash only where it is not the default.
+    #[serde(default, skip_serializing_if = "CanaryPlan::is_default")]
+    pub canary: CanaryPlan,
     /// Windows and intervals.
     #[serde(default)]
     pub timing: TimingPlan,
@@ -191,6 +194,30 @@ impl CapturePlan {
     }
 }
 
+/// `[canary]`: when reads come from Blob again by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CanaryPlan {
+    /// At most this many answers of a gateway that were not what Blob holds.
+    pub max_mismatches: u64,
+    /// At most so many of a hundred reads of a gateway that DynamoDB does not answer, or not in time.
+    pub max_errors_percent: u8,
+    /// So many of a hundred bodies that DynamoDB answered are compared with Blob's.
+    pub sample: u8,
+}
+
+impl Default for CanaryPlan {
+    fn default() -> Self {
+        Self { max_mismatches: 0, max_errors_percent: 1, sample: 10 }
+    }
+}
+
+impl CanaryPlan {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// How a running dual write learns of changes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -319,11 +346,19 @@ pub struct ShadowReadsPlan {
     pub min_reads: u64,
     /// At most this many mismatches.
     pub max_mismatches: u64,
+    /// So many of a hundred reads are compared. Part of the hash only where it is not the default.
+    #[serde(skip_serializing_if = "is_all")]
+    pub sample: u8,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_all(percent: &u8) -> bool {
+    *percent == 100
 }
 
 impl Default for ShadowReadsPlan {
     fn default() -> Self {
-        Self { min_reads: 1000, max_mismatches: 0 }
+        Self { min_reads: 1000, max_mismatches: 0, sample: 100 }
     }
 }
 

@@ -5,9 +5,11 @@
 //! (`examples/model`) drives the same functions through every interleaving.
 //!
 //! Read next: [`converge`] for the one operation, [`group`] for blobs that share an item, [`intent`] for when
-//! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through, [`flip`] for a
-//! change of authority, [`direct`] for items that the application writes itself.
+//! a write is over, [`phase`] for the read mode, [`gateway`] for what a gateway lets through, [`canary`] for what
+//! is read from the candidate, [`shadow`] for what was read and is compared, [`flip`] for a change of authority,
+//! [`direct`] for items that the application writes itself.
 
+pub mod canary;
 pub mod converge;
 pub mod direct;
 pub mod flip;
@@ -17,6 +19,7 @@ pub mod intent;
 pub mod phase;
 pub mod reverse;
 pub mod session;
+pub mod shadow;
 
 use serde::{Deserialize, Serialize};
 

@@ -42,8 +42,21 @@ impl Phase {
     #[must_use]
     pub const fn forward(self) -> Option<Self> {
         match self {
-            Self::Capture | Self::Shadow => Some(Self::Cutover),
-            Self::Canary | Self::Cutover | Self::Final => None,
+            Self::Capture => Some(Self::Shadow),
+            Self::Shadow => Some(Self::Canary),
+            Self::Canary => Some(Self::Cutover),
+            Self::Cutover | Self::Final => None,
+        }
+    }
+
+    /// The phase that the step back leads to.
+    #[must_use]
+    pub const fn back(self) -> Option<Self> {
+        match self {
+            Self::Shadow => Some(Self::Capture),
+            // From a cutover, evidence starts anew.
+            Self::Canary | Self::Cutover => Some(Self::Shadow),
+            Self::Capture | Self::Final => None,
         }
     }
 
@@ -52,10 +65,19 @@ impl Phase {
     pub const fn allows(self, target: Self) -> bool {
         matches!(
             (self, target),
-            (Self::Capture | Self::Shadow, Self::Cutover)
-                // The way back: evidence starts anew.
+            (Self::Capture, Self::Shadow)
+                | (Self::Shadow, Self::Canary | Self::Capture)
+                // To itself: with another share of the keys.
+                | (Self::Canary, Self::Canary | Self::Cutover | Self::Shadow)
                 | (Self::Cutover, Self::Shadow)
         )
+    }
+
+    /// Whether the step to that phase makes the other store right. Only such a step holds writes, and has an
+    /// epoch of its own.
+    #[must_use]
+    pub fn changes_authority(self, target: Self) -> bool {
+        self.authority() != target.authority()
     }
 
     /// Its name in the mode item, in the plan and on the command line.
@@ -77,7 +99,7 @@ impl std::fmt::Display for Phase {
     }
 }
 
-/// The number of the present mode: one more with every flip, never less.
+/// The number of the present authority: one more with every change of it, never less. Evidence belongs to one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Epoch(pub u64);

@@ -89,7 +89,7 @@ pub(crate) struct Gateway {
     /// Where it listens for TLS, if anywhere.
     pub(crate) tls: Option<SocketAddr>,
     /// Where a monitor may ask, if anywhere.
-    monitor: Option<String>,
+    pub(crate) monitor: Option<String>,
 }
 
 impl Gateway {
@@ -181,7 +181,7 @@ impl Drop for Gateway {
 pub(crate) struct Client {
     pub(crate) http: reqwest::Client,
     pub(crate) url: String,
-    token: String,
+    pub(crate) token: String,
 }
 
 impl Client {

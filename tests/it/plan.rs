@@ -55,7 +55,10 @@ fn the_shipped_plan_is_one() {
     assert_eq!(loaded.document.text(), fixture::PLAN);
     let gates: Vec<_> = loaded.document.boxes().iter().map(|found| found.gate.as_str()).collect();
     let before = ["table-ready", "export-complete", "mapping-total", "backfill-complete"];
-    assert_eq!(gates, [&before[..], &["capture-continuous", "no-foreign", "drift-free"]].concat());
+    assert_eq!(
+        gates,
+        [&before[..], &["capture-continuous", "no-foreign", "drift-free", "shadow-reads"]].concat()
+    );
 }
 
 /// What an entity may not be whose items the application writes itself.

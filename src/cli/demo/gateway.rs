@@ -56,17 +56,19 @@ impl Gateway {
         Ok(Self { process, address, told: Some(told) })
     }
 
-    /// An application that writes one record after the other until it is stopped.
-    pub(super) fn application(&self) -> Application {
+    /// An application that writes one record after the other, and reads each again, until it is stopped; `most` times
+    /// at most.
+    pub(super) fn application(&self, most: usize) -> Application {
         let stop = Arc::new(AtomicBool::new(false));
         let (address, until) = (self.address.clone(), Arc::clone(&stop));
         let writing = std::thread::spawn(move || {
             let mut written = Written::default();
-            while !until.load(Ordering::SeqCst) {
+            while !until.load(Ordering::SeqCst) && written.count < most {
                 let began = Instant::now();
                 put(&address, written.count)?;
-                written.count += 1;
                 written.slowest = written.slowest.max(began.elapsed());
+                look(&address, written.count)?;
+                written.count += 1;
             }
             Ok(written)
         });
@@ -106,6 +108,11 @@ impl Application {
     /// Stops it; what it wrote, if every write was answered with success.
     pub(super) fn stop(self) -> anyhow::Result<Written> {
         self.stop.store(true, Ordering::SeqCst);
+        self.end()
+    }
+
+    /// The same once it wrote as often as it was to.
+    pub(super) fn end(self) -> anyhow::Result<Written> {
         match self.writing.join() {
             Ok(written) => written,
             Err(_) => bail!("the application broke off"),
@@ -118,21 +125,37 @@ fn put(address: &str, number: usize) -> anyhow::Result<()> {
     let body = format!(
         r#"{{"email": "demo{number}@example.com", "fullName": "Written During The Flip", "signupDate": "2026-01-01T00:00:00.000Z"}}"#
     );
-    let name = format!("signups/{number:016x}_1767225600000-demo.json");
+    let headers = format!(
+        "x-vercel-blob-access: public\r\nx-allow-overwrite: 1\r\nx-content-type: application/json\r\n\
+         Content-Length: {}\r\n",
+        body.len()
+    );
+    ask(address, "PUT", &format!("?pathname={}", name(number)), &headers, &body)
+        .context("write through the gateway")
+}
+
+/// One look at what was written.
+fn look(address: &str, number: usize) -> anyhow::Result<()> {
+    ask(address, "GET", &format!("?url={}", name(number)), "", "").context("read through the gateway")
+}
+
+fn name(number: usize) -> String {
+    format!("signups/{number:016x}_1767225600000-demo.json")
+}
+
+fn ask(address: &str, method: &str, query: &str, headers: &str, body: &str) -> anyhow::Result<()> {
     let (host, path) = address.split_once('/').unwrap_or((address, ""));
     let path = if path.is_empty() { String::new() } else { format!("/{path}") };
     let head = format!(
-        "PUT {path}/?pathname={name} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
-         x-vercel-blob-access: public\r\nx-allow-overwrite: 1\r\nx-content-type: application/json\r\n\
-         Content-Length: {}\r\n\r\n",
-        body.len()
+        "{method} {path}/{query} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\nAuthorization: Bearer {TOKEN}\r\n\
+         {headers}\r\n"
     );
-    let mut stream = TcpStream::connect(host).context("reach the gateway")?;
-    stream.set_read_timeout(Some(WRITE_MAX)).context("reach the gateway")?;
-    stream.write_all(format!("{head}{body}").as_bytes()).context("write through the gateway")?;
+    let mut stream = TcpStream::connect(host)?;
+    stream.set_read_timeout(Some(WRITE_MAX))?;
+    stream.write_all(format!("{head}{body}").as_bytes())?;
     let mut answer = String::new();
-    stream.read_to_string(&mut answer).context("hear the gateway's answer")?;
+    stream.read_to_string(&mut answer)?;
     let status = answer.lines().next().unwrap_or_default();
-    ensure!(status.starts_with("HTTP/1.1 200"), "a write through the gateway was answered with {status:?}");
+    ensure!(status.starts_with("HTTP/1.1 200"), "it was answered with {status:?}");
     Ok(())
 }

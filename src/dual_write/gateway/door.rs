@@ -12,14 +12,16 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::shadow::Round;
 use crate::anchored::Entry;
 use crate::blob::Pathname;
 use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::dual_write::session::Session;
 use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::canary::Share;
 use crate::protocol::gateway::{Admission, ReadFrom, View, admit, may_answer, read_from};
-use crate::protocol::phase::{Authority, Epoch};
+use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::target::control::Mode;
 
 /// How long a write waits at a closed door before it is told to come again.
@@ -38,6 +40,10 @@ struct State {
     session: Option<Arc<Session>>,
     authority: Option<Authority>,
     epoch: Epoch,
+    /// What was read is compared, and counts to this round.
+    compared: Option<Round>,
+    /// What DynamoDB answers, and since which step.
+    canary: Option<(u64, Share)>,
     hold: Option<String>,
     /// Closed for as long as a new session is opened.
     closed: bool,
@@ -102,6 +108,10 @@ impl Permit for OfIntents {
     fn check(&self) -> Result<()> {
         self.0.check()
     }
+
+    fn session(&self) -> String {
+        self.0.session()
+    }
 }
 
 /// The permit of whoever is inside, for as long as it is kept.
@@ -130,6 +140,8 @@ impl Door {
             session: None,
             authority: None,
             epoch: Epoch(0),
+            compared: None,
+            canary: None,
             hold: None,
             closed: false,
             over: false,
@@ -236,6 +248,19 @@ impl Door {
         read_from(View { authority, reachable: true, ..self.lock().view() }, false)
     }
 
+    /// The round to which reads count that are compared; none where they are not.
+    pub(super) fn compared(&self) -> Option<Round> {
+        self.lock().compared
+    }
+
+    /// The step since which DynamoDB answers reads of this pathname; none where it does not, or a flip is on its way,
+    /// or DynamoDB is out of reach.
+    pub(super) fn canaried(&self, pathname: &Pathname) -> Option<u64> {
+        let state = self.lock();
+        let (step, share) = state.canary.as_ref().filter(|_| state.hold.is_none() && state.reachable)?;
+        share.holds(pathname.as_str()).then_some(*step)
+    }
+
     /// Takes note of a write that no intent names, before it is sent: its session has a gap.
     pub(super) fn note_unnoted(&self, session: &Session, pathnames: &[Pathname]) {
         session.note_gap();
@@ -261,6 +286,10 @@ impl Door {
         self.change(|state| {
             state.authority = Some(mode.phase.authority());
             state.epoch = mode.epoch;
+            let round = Round { epoch: mode.epoch, round: mode.round };
+            state.compared = matches!(mode.phase, Phase::Shadow | Phase::Canary).then_some(round);
+            state.canary =
+                mode.canary.clone().filter(|_| mode.phase == Phase::Canary).map(|share| (mode.step, share));
             state.hold = mode.hold.as_ref().map(|hold| hold.id.clone());
         });
     }

@@ -3,14 +3,16 @@
 //! [`DualWrite`] is a decorator: it is served like any other [`BlobStore`], and passes on what it is asked to
 //! the store behind it. A write to a pathname that the plan maps goes through the steps of `operation`,
 //! in the order that the protocol demands; everything else streams through. Who may write now is the
-//! `door`'s business, and `watch` moves the door: it reads the mode, acknowledges holds and opens new
+//! `door`'s business; what was read is compared by `shadow`; what DynamoDB answers before the cutover is `canary`'s business; and `watch` moves the door: it reads the mode, acknowledges holds and opens new
 //! sessions.
 //!
 //! It must never answer a write with success whose session was not alive from before its intent until after
 //! its reply, and never remove an intent before it saw the reply and converged.
 
+mod canary;
 pub(super) mod door;
 mod operation;
+mod shadow;
 mod spool;
 mod store;
 mod turns;
@@ -26,8 +28,10 @@ use serde::Serialize;
 use tokio::sync::Semaphore;
 use tokio_util::task::TaskTracker;
 
+use self::canary::Canary;
 use self::door::Door;
 use self::operation::CONTROL_TIME_MAX;
+use self::shadow::Shadow;
 use self::turns::Turns;
 use super::metrics::Metrics;
 use super::session::Session;
@@ -95,6 +99,8 @@ pub(super) struct Gateway {
     queue: Semaphore,
     pub(super) at_work: AtWork,
     running: TaskTracker,
+    shadow: Shadow,
+    canary: Canary,
     counts: Counts,
 }
 
@@ -120,6 +126,8 @@ impl DualWrite {
             queue: Semaphore::new(QUEUE_MAX),
             at_work: AtWork::default(),
             running: TaskTracker::new(),
+            shadow: Shadow::new(&plan.gates.shadow_reads),
+            canary: Canary::new(&plan.canary),
             counts: Counts::default(),
         }))
     }
@@ -137,6 +145,7 @@ impl DualWrite {
     /// What the control table reports; the next process of this name then ends the session.
     pub async fn close(&self, grace: Duration) -> Result<()> {
         self.0.door.close_for_good();
+        self.0.shadow.close();
         self.0.door.empty(grace).await;
         self.0.running.close();
         self.0.running.wait().await;
@@ -168,6 +177,12 @@ impl DualWrite {
     #[must_use]
     pub fn not_ready(&self) -> Option<&'static str> {
         self.0.door.not_ready()
+    }
+
+    /// What it read of its last canary's keys.
+    #[must_use]
+    pub fn canary(&self) -> crate::protocol::canary::Counts {
+        self.0.canary.latest()
     }
 
     /// What it did so far.

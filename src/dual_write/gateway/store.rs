@@ -7,6 +7,7 @@ use futures::FutureExt as _;
 
 use super::door::AtDoor;
 use super::operation::{Operation, Right, Send, Stores};
+use super::shadow::Answer;
 use super::spool::receive;
 use super::{DualWrite, Gateway};
 use crate::anchored::{Anchored, for_blob};
@@ -25,7 +26,17 @@ const SUFFIXED: &str = "migrate-suffix-";
 #[async_trait]
 impl BlobStore for DualWrite {
     async fn head(&self, pathname: &Pathname) -> Result<Option<Head>> {
-        let head = self.0.to_read(Some(pathname)).await?.head(pathname).await?;
+        let store = self.0.to_read(Some(pathname)).await?;
+        if let Some(step) = self.0.canaried(pathname) {
+            return Ok(self.0.canary_head(step, pathname).await?.map(|head| self.0.placed(head)));
+        }
+        let round = self.0.sampled(pathname);
+        let began = self.0.clock().monotonic();
+        let head = store.head(pathname).await?;
+        if let Some(round) = round {
+            let took = self.0.clock().monotonic().saturating_sub(began);
+            self.0.offer(round, pathname, Answer::Head(head.clone()), took);
+        }
         Ok(head.map(|head| self.0.placed(head)))
     }
 
@@ -36,7 +47,18 @@ impl BlobStore for DualWrite {
     }
 
     async fn get(&self, pathname: &Pathname, options: &GetOptions) -> Result<Option<Content>> {
-        self.0.to_read(Some(pathname)).await?.get(pathname, options).await
+        let store = self.0.to_read(Some(pathname)).await?;
+        if let Some(step) = self.0.canaried(pathname)
+            && let Some(content) = self.0.canary_get(step, pathname, options).await
+        {
+            return Ok(content);
+        }
+        let round = if options.range.is_none() { self.0.sampled(pathname) } else { None };
+        let began = self.0.clock().monotonic();
+        let content = store.get(pathname, options).await?;
+        let Some(round) = round else { return Ok(content) };
+        let took = self.0.clock().monotonic().saturating_sub(began);
+        Ok(self.0.watched(round, pathname, content, took))
     }
 
     async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {

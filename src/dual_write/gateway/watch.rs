@@ -62,6 +62,7 @@ impl Gateway {
             self.events.report(Event::Note(format!("phase {}: {right}", mode.phase)));
         }
         let Some(session) = self.door.session() else { return };
+        self.turn_back(mode, &session.name()).await;
         if let Some(hold) = &mode.hold {
             if watch.acknowledged.as_ref() != Some(&hold.id) {
                 self.events

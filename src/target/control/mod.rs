@@ -14,7 +14,8 @@
 //! | `I#ss` / id | [`IntentRow`], one for each operation of a gateway; `ss` is of the id |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
 //! | `W#` / time#id | [`SweepRow`] |
-//! | `L#` / epoch | [`Audit`]: one for each flip |
+//! | `C#` / epoch#round#id | [`ReadsRow`]: what a gateway compared, one for each process and round |
+//! | `L#` / epoch | [`Audit`]: one for each change of authority; with the time, one for each other step |
 //!
 //! `h` is the SHA-256 of the pathname, `ss` its first byte mod 16, the name is the pathname or, above
 //! 960 bytes, its beginning and `h` ([`names`]). Every row has `format = 1`.
@@ -29,6 +30,7 @@ mod keys;
 mod mode;
 pub mod names;
 mod owner;
+mod reads;
 mod record;
 mod row;
 mod session;
@@ -44,6 +46,7 @@ pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};
 pub use keys::{Keys, KeysRef};
 pub use mode::{Audit, Header, Hold, Mode};
 pub use owner::Owner;
+pub use reads::{Offender, Reads, ReadsRow};
 pub use record::{Evidence, SweepRow};
 pub use session::{SessionKind, SessionRow, SessionState};
 

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
 use crate::error::{Error, ErrorKind, Result};
+use crate::protocol::canary::Share;
 use crate::protocol::phase::{Epoch, Phase};
 use crate::target::store::{Condition, Outcome, Table, Write};
 use crate::value::{Item, Key, Value};
@@ -31,8 +32,17 @@ pub struct Header {
 pub struct Mode {
     /// The phase.
     pub phase: Phase,
-    /// One more with every flip.
+    /// One more with every change of authority.
     pub epoch: Epoch,
+    /// One more with every step, also those that leave the authority as it is.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub step: u64,
+    /// The step that led to phase `shadow` last: what was compared before it does not count.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub round: u64,
+    /// In phase `canary`: what is read from DynamoDB.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub canary: Option<Share>,
     /// Who is about to flip it, if anybody.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<Hold>,
@@ -40,6 +50,36 @@ pub struct Mode {
     pub since: Timestamp,
     /// The plan under which it was flipped.
     pub plan_hash: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+impl Mode {
+    /// The first one: phase `capture`, epoch 1.
+    #[must_use]
+    pub fn begun(since: Timestamp, plan_hash: &str) -> Self {
+        let (phase, epoch, plan_hash) = (Phase::Capture, Epoch(1), plan_hash.to_owned());
+        Self { phase, epoch, step: 0, round: 0, canary: None, hold: None, since, plan_hash }
+    }
+
+    /// The mode after a step. What `share` says is of phase `canary` alone.
+    #[must_use]
+    pub fn stepped(&self, phase: Phase, share: Option<&Share>, since: Timestamp, plan_hash: &str) -> Self {
+        let step = self.step + 1;
+        Self {
+            phase,
+            epoch: if self.phase.changes_authority(phase) { self.epoch.next() } else { self.epoch },
+            step,
+            round: if phase == Phase::Shadow { step } else { self.round },
+            canary: share.filter(|_| phase == Phase::Canary).cloned(),
+            hold: None,
+            since,
+            plan_hash: plan_hash.to_owned(),
+        }
+    }
 }
 
 /// A hold: nothing is written until the flip is committed or cancelled.
@@ -135,7 +175,7 @@ impl Control {
         mode.ok_or_else(|| Error::new(ErrorKind::Internal, "write the mode item").message("it is not there"))
     }
 
-    /// Replaces the mode item, if it is still `seen` (epoch and hold); says whether it was.
+    /// Replaces the mode item, if it is still `seen` (epoch, step and hold); says whether it was.
     /// With an audit line, both are stored in one transaction.
     ///
     /// # Errors
@@ -143,6 +183,11 @@ impl Control {
     /// epoch tell whether it was applied.
     pub async fn flip(&self, seen: &Mode, to: &Mode, audit: Option<&Audit>) -> Result<bool> {
         let mut conditions = vec![Condition::equals(["epoch"], Value::n(seen.epoch.0))];
+        conditions.push(match seen.step {
+            // Rows that were written before there were steps have none.
+            0 => Condition::Missing { path: vec!["step".to_owned()] },
+            step => Condition::equals(["step"], Value::n(step)),
+        });
         match &seen.hold {
             Some(hold) => conditions.push(Condition::equals(["hold", "id"], Value::s(hold.id.as_str()))),
             None => conditions.push(Condition::Missing { path: vec!["hold".to_owned()] }),
@@ -150,7 +195,7 @@ impl Control {
         let mut rows = vec![row::encode(&mode_key(), to)];
         let mut conditions = vec![Condition::All(conditions)];
         if let Some(audit) = audit {
-            rows.push(row::encode(&Key::new("L#", format!("{:012}", audit.epoch.0)), audit));
+            rows.push(row::encode(&audit_key(seen, to, audit), audit));
             conditions.push(Condition::Absent);
         }
         let put = |(item, condition): (&Item, Condition)| Write::Put {
@@ -186,6 +231,16 @@ impl Control {
     pub async fn audit(&self) -> Result<Vec<Audit>> {
         self.rows("L#", "").await?.into_iter().map(row::decode::<Audit>).collect()
     }
+}
+
+/// A line for each change of authority, then those for the steps and the notes of its epoch by time.
+fn audit_key(seen: &Mode, to: &Mode, audit: &Audit) -> Key {
+    let epoch = audit.epoch.0;
+    if seen.epoch == to.epoch {
+        let at = audit.at.as_millisecond();
+        return Key::new("L#", format!("{epoch:012}#{at:015}#{:012}", to.step));
+    }
+    Key::new("L#", format!("{epoch:012}"))
 }
 
 fn mode_key() -> Key {

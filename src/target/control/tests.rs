@@ -15,6 +15,7 @@ use crate::blob::{ETag, Pathname};
 use crate::digest::Digest;
 use crate::mapping::{Quarantine, Reason};
 use crate::protocol::Rev;
+use crate::protocol::canary::Share;
 use crate::protocol::phase::{Epoch, Phase};
 use crate::target::Write;
 use crate::value::Value;
@@ -210,15 +211,14 @@ fn header_mode_and_audit() {
     row("header", &Key::new("HEADER", "HEADER"), &header);
     let hold =
         Hold { id: "h1".to_owned(), target: Phase::Cutover, by: "ada@laptop".to_owned(), limit_ms: 2_000 };
-    let mode = Mode {
-        phase: Phase::Capture,
-        epoch: Epoch(1),
-        hold: None,
-        since: at(0),
-        plan_hash: "plan".to_owned(),
-    };
+    let mode = Mode::begun(at(0), "plan");
     row("mode", &Key::new("MODE", "MODE"), &mode);
-    row("mode-held", &Key::new("MODE", "MODE"), &Mode { hold: Some(hold), ..mode });
+    row("mode-held", &Key::new("MODE", "MODE"), &Mode { hold: Some(hold), ..mode.clone() });
+    let share = Share { percent: 10, prefixes: vec!["signups/".to_owned()] };
+    let canary =
+        mode.stepped(Phase::Shadow, None, at(0), "plan").stepped(Phase::Canary, Some(&share), at(0), "plan");
+    assert_eq!((canary.epoch, canary.step, canary.round), (Epoch(1), 2, 1));
+    row("mode-canary", &Key::new("MODE", "MODE"), &canary);
     let audit = Audit {
         at: at(1),
         who: "ada@laptop".to_owned(),
@@ -339,6 +339,35 @@ fn evidence_and_sweeps() {
         clean: false,
     };
     row("sweep", &Key::new("W#", "001790000000123#w1"), &sweep);
+}
+
+#[test]
+fn compared_reads() {
+    let reads = ReadsRow {
+        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        name: "blue".to_owned(),
+        plan_hash: "plan".to_owned(),
+        epoch: Epoch(1),
+        round: 2,
+        began: at(0),
+        at: at(5),
+        reads: Reads {
+            compared: 1_000,
+            mismatches: 1,
+            stale: 2,
+            moving: 3,
+            errors: 4,
+            dropped: 5,
+            source_us: 12_000_000,
+            target_us: 6_000_000,
+        },
+        worst: vec![Offender {
+            pathname: "signups/1.json".to_owned(),
+            mismatches: 1,
+            what: "other bytes".to_owned(),
+        }],
+    };
+    row("reads", &Key::new("C#", "000000000001#000000000002#0123456789abcdef0123456789abcdef"), &reads);
 }
 
 #[test]

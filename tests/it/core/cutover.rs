@@ -9,10 +9,12 @@ use migrate::cutover::{Cutover, Flip};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
 use migrate::plan::{CaptureMode, IndexPlan, Plan};
+use migrate::protocol::canary::Share;
 use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::sweep::Level;
 use migrate::target::control::{
-    Audit, Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
+    Audit, Evidence, Hold, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow,
+    names,
 };
 use migrate::target::memory::{Fault, Operation};
 use migrate::{Error, ErrorKind, Result};
@@ -27,7 +29,7 @@ async fn ready() -> Rig {
     rig.put("r/1.json", "{}").await;
     rig.put("r/2.json", "{}").await;
     rig.backfill().await;
-    rig.control.ensure_mode(&mode(&rig, Phase::Capture, 1)).await.unwrap();
+    rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
     for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
         rig.control.put_evidence(&evidence(&rig, gate)).await.unwrap();
     }
@@ -40,7 +42,7 @@ async fn ready() -> Rig {
 }
 
 fn mode(rig: &Rig, phase: Phase, epoch: u64) -> Mode {
-    Mode { phase, epoch: Epoch(epoch), hold: None, since: rig.clock.now(), plan_hash: PLAN_HASH.to_owned() }
+    Mode { phase, epoch: Epoch(epoch), ..Mode::begun(rig.clock.now(), PLAN_HASH) }
 }
 
 fn evidence(rig: &Rig, gate: Gate) -> Evidence {
@@ -101,7 +103,7 @@ fn row(rig: &Rig, state: SessionState) -> SessionRow {
 /// The phase is what it was, nobody holds it, and nothing is in the log.
 async fn unchanged(rig: &Rig) {
     let mode = rig.control.mode().await.unwrap().unwrap();
-    assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Capture, Epoch(1), None));
+    assert_eq!((mode.phase, mode.epoch, mode.hold), (Phase::Canary, Epoch(1), None));
     assert_eq!(flips(rig).await, []);
 }
 
@@ -133,12 +135,12 @@ async fn with_every_gate_open_it_flips_and_says_why_it_could() {
     unchanged(&rig).await;
 
     let flip = flip(&rig, None).await.unwrap();
-    assert_eq!((flip.from, flip.to, flip.epoch), (Phase::Capture, Phase::Cutover, Epoch(2)));
+    assert_eq!((flip.from, flip.to, flip.epoch), (Phase::Canary, Phase::Cutover, Epoch(2)));
     flipped(&rig).await;
     let audit = flips(&rig).await.remove(0);
-    assert_eq!((audit.who.as_str(), audit.from, audit.to), ("ada", Phase::Capture, Phase::Cutover));
+    assert_eq!((audit.who.as_str(), audit.from, audit.to), ("ada", Phase::Canary, Phase::Cutover));
     assert_eq!((audit.epoch, audit.plan_hash.as_str()), (Epoch(2), PLAN_HASH));
-    let gates = Gate::required(Phase::Capture, Phase::Cutover, CaptureMode::Follow);
+    let gates = Gate::required(Phase::Canary, Phase::Cutover, CaptureMode::Follow);
     let gates: Vec<String> = gates.iter().map(ToString::to_string).collect();
     let mut named: Vec<String> = audit.evidence.keys().cloned().collect();
     named.sort_by_key(|gate| gates.iter().position(|known| known == gate));
@@ -180,9 +182,9 @@ async fn each_closed_gate_is_named_and_nothing_changes() {
                 let again = Evidence { at: rig.clock.now(), ..evidence(&rig, gate) };
                 rig.control.put_evidence(&again).await.unwrap();
             }
-            Gate::CaptureContinuous | Gate::NoForeign => {
+            Gate::CaptureContinuous | Gate::NoForeign | Gate::ShadowReads => {
                 plan.capture.mode = CaptureMode::Gateway;
-                closes = "capture-continuous, no-foreign".to_owned();
+                closes = "capture-continuous, no-foreign, shadow-reads".to_owned();
             }
         }
         assert_eq!(closed(cutover(&rig, &plan, "ada").flip(None, false).await), format!("closed: {closes}"));
@@ -195,8 +197,8 @@ async fn without_any_evidence_every_gate_but_the_table_is_closed() {
     let rig = Rig::new();
     let error = flip(&rig, None).await.unwrap_err();
     assert_eq!((error.kind(), error.detail()), (ErrorKind::WrongPhase, Some("nothing was migrated yet")));
-    rig.control.ensure_mode(&mode(&rig, Phase::Capture, 1)).await.unwrap();
-    let all = "closed: export-complete, mapping-total, backfill-complete, capture-continuous, drift-free, no-foreign";
+    rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
+    let all = "closed: export-complete, mapping-total, backfill-complete, capture-continuous, drift-free, no-foreign, shadow-reads";
     assert_eq!(closed(flip(&rig, None).await), all);
 }
 
@@ -214,7 +216,7 @@ async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
 
     let rig = ready().await;
     let seen = rig.control.mode().await.unwrap().unwrap();
-    rig.control.flip(&seen, &mode(&rig, Phase::Capture, 2), None).await.unwrap();
+    rig.control.flip(&seen, &mode(&rig, Phase::Canary, 2), None).await.unwrap();
     assert_eq!(closed(flip(&rig, None).await), evidenced);
 }
 
@@ -482,15 +484,17 @@ async fn the_way_back_needs_a_clean_sweep_in_the_new_epoch() {
     assert_eq!((back.from, back.to, back.epoch), (Phase::Cutover, Phase::Shadow, Epoch(3)));
     assert_eq!(flips(&rig).await.len(), 2);
 
-    let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free, writers-stopped";
+    let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free";
     assert_eq!(closed(flip(&rig, None).await), anew);
+    assert_eq!(rig.control.mode().await.unwrap().unwrap().phase, Phase::Shadow);
 }
 
 #[tokio::test]
 async fn only_the_steps_that_there_are_can_be_taken() {
     let steps = BTreeMap::from([
-        (Phase::Capture, vec![Phase::Cutover]),
-        (Phase::Shadow, vec![Phase::Cutover]),
+        (Phase::Capture, vec![Phase::Shadow]),
+        (Phase::Shadow, vec![Phase::Canary, Phase::Capture]),
+        (Phase::Canary, vec![Phase::Canary, Phase::Cutover, Phase::Shadow]),
         (Phase::Cutover, vec![Phase::Shadow]),
     ]);
     let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover, Phase::Final];
@@ -506,4 +510,83 @@ async fn only_the_steps_that_there_are_can_be_taken() {
             }
         }
     }
+}
+
+/// Both ways through the phases in which Blob is the authority: no hold, no new epoch, an audit row each.
+#[tokio::test]
+async fn steps_that_leave_the_authority_hold_nothing_and_keep_the_evidence() {
+    let rig = ready().await;
+    let seen = rig.control.mode().await.unwrap().unwrap();
+    rig.control.flip(&seen, &mode(&rig, Phase::Capture, 1), None).await.unwrap();
+    let session = SessionRow { kind: SessionKind::Gateway, ..row(&rig, SessionState::Open) };
+    rig.control.open_session(&session).await.unwrap();
+    let share = Share { percent: 25, prefixes: vec!["r/".to_owned()] };
+    let ada = cutover(&rig, &rig.plan, "ada");
+    for (to, step, round) in [
+        (Phase::Shadow, 1, 1),
+        (Phase::Canary, 2, 1),
+        (Phase::Canary, 3, 1),
+        (Phase::Shadow, 4, 4),
+        (Phase::Capture, 5, 4),
+        (Phase::Shadow, 6, 6),
+    ] {
+        let before = rig.control.mode().await.unwrap().unwrap();
+        let done = match step {
+            3 => ada.canary(&share, false).await.unwrap(),
+            _ => ada.flip(Some(to), false).await.unwrap(),
+        };
+        assert_eq!((done.from, done.to, done.epoch, done.pause_ms), (before.phase, to, Epoch(1), 0));
+        let after = rig.control.mode().await.unwrap().unwrap();
+        assert_eq!((after.phase, after.epoch, after.step, after.round), (to, Epoch(1), step, round));
+        let percent = after.canary.as_ref().map(|share| share.percent);
+        assert_eq!(percent, (to == Phase::Canary).then_some(if step == 3 { 25 } else { 10 }));
+        let audit = flips(&rig).await;
+        let last = audit.last().unwrap();
+        assert_eq!((audit.len() as u64, last.from, last.to), (step, before.phase, to));
+        rig.clock.advance(Duration::from_secs(1));
+    }
+    let log = flips(&rig).await;
+    assert_eq!(log[2].evidence["share"], "25 % of what begins with r/");
+    assert_eq!((log[0].evidence.len(), log[3].evidence.len()), (4, 0), "{log:?}");
+}
+
+#[tokio::test]
+async fn a_step_is_refused_while_a_gate_is_closed_or_somebody_holds_the_mode() {
+    let rig = ready().await;
+    let ada = cutover(&rig, &rig.plan, "ada");
+    let seen = rig.control.mode().await.unwrap().unwrap();
+    rig.delete("r/1.json").await;
+    assert!(!sweep(&rig, Epoch(1)).await.clean);
+    let share = Share { percent: 50, prefixes: Vec::new() };
+    assert_eq!(closed(ada.canary(&share, false).await), "closed: drift-free");
+    // The way back asks for nothing.
+    let hold = Hold { id: "h".to_owned(), target: Phase::Cutover, by: "bob".to_owned(), limit_ms: 1 };
+    let held = Mode { hold: Some(hold), ..seen.clone() };
+    assert!(rig.control.flip(&seen, &held, None).await.unwrap());
+    let refused = ada.flip(Some(Phase::Shadow), false).await.unwrap_err();
+    assert_eq!(
+        (refused.kind(), refused.detail()),
+        (ErrorKind::WrongPhase, Some("bob holds the mode for a flip to cutover"))
+    );
+    ada.flip(Some(Phase::Shadow), true).await.unwrap();
+    assert_eq!(rig.control.mode().await.unwrap().unwrap().phase, Phase::Shadow);
+}
+
+/// The mode that an operator saw may be there again: the step tells them apart.
+#[tokio::test]
+async fn of_two_operators_that_saw_the_same_mode_one_takes_a_step() {
+    let rig = ready().await;
+    let (ada, bob) = (cutover(&rig, &rig.plan, "ada"), cutover(&rig, &rig.plan, "bob"));
+    let mut pause = rig.target.pause(Operation::Transact);
+    let there_and_back = async {
+        pause.arrived().await;
+        rig.clock.advance(Duration::from_secs(1));
+        bob.flip(Some(Phase::Shadow), false).await.unwrap();
+        bob.canary(&Share { percent: 10, prefixes: Vec::new() }, false).await.unwrap();
+        pause.release();
+    };
+    let (late, ()) = futures::join!(ada.flip(Some(Phase::Shadow), false), there_and_back);
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::WrongPhase);
+    let mode = rig.control.mode().await.unwrap().unwrap();
+    assert_eq!((mode.phase, mode.step), (Phase::Canary, 2));
 }

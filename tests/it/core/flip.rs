@@ -16,7 +16,7 @@ use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
 use migrate::protocol::phase::{Epoch, Phase};
 use migrate::sweep::{BackSweep, Level, Sweep};
-use migrate::target::control::{Evidence, SessionKind, SessionRow, SessionState, names};
+use migrate::target::control::{Evidence, Mode, SessionKind, SessionRow, SessionState, names};
 use migrate::{ErrorKind, Result};
 use tempfile::TempDir;
 use tokio::sync::watch;
@@ -59,7 +59,9 @@ struct Seen {
 
 impl Live {
     fn new() -> Self {
-        let rig = Arc::new(Rig::with(&format!("{PLAN}[timing]\nno_foreign = \"0s\"\n")));
+        let rig = Arc::new(Rig::with(&format!(
+            "{PLAN}[timing]\nno_foreign = \"0s\"\n[gates.shadow-reads]\nmin_reads = 0\n"
+        )));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
         let fetcher = Fetcher { clock: Arc::clone(&clock), ..rig.converger.fetcher.clone() };
         let converger = Converger { fetcher, ..rig.converger.clone() };
@@ -97,8 +99,11 @@ impl Live {
         gateway
     }
 
-    /// Every gate is open.
+    /// Every gate of the step to `cutover` is open.
     async fn prove(&self) {
+        let seen = self.rig.control.mode().await.unwrap().unwrap();
+        let canary = Mode { phase: Phase::Canary, ..seen.clone() };
+        assert!(self.rig.control.flip(&seen, &canary, None).await.unwrap());
         for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
             let evidence = Evidence {
                 gate: gate.to_string(),
@@ -280,5 +285,5 @@ async fn a_silent_gateway_costs_a_pause_and_no_write() {
         assert!(seen.slowest < Duration::from_secs(4), "{:?}", seen.slowest);
     }
     let mode = live.rig.control.mode().await.unwrap().unwrap();
-    assert_eq!((mode.phase, mode.hold), (Phase::Capture, None));
+    assert_eq!((mode.phase, mode.hold), (Phase::Canary, None));
 }

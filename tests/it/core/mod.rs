@@ -1,6 +1,7 @@
 //! The core against both stores in memory: converge, backfill, sweep, sessions and the flip.
 
 mod anchored;
+mod canary;
 mod converge;
 mod cutover;
 mod direct;
@@ -18,4 +19,5 @@ mod reverse;
 mod reverse_sweep;
 mod schedules;
 mod session;
+mod shadow;
 mod sweep;

@@ -364,6 +364,37 @@ async fn an_intent_towards_blob_is_replayed_by_one_process_at_a_time() {
     stage.settled().await;
 }
 
+/// Whoever mirrors puts what the anchor says then, which may be another's write. Landing late, it is known as ours,
+/// whose intents are gone by then.
+#[tokio::test]
+async fn what_was_put_for_another_write_is_known_as_ours_when_it_lands_late() {
+    let (stage, first) = Stage::flipped().await;
+    let second = stage.gateway("g2").await;
+    let mut putting = stage.rig.faults.pause(Blob::Put);
+    put(&first, NAME, B).await.unwrap();
+    putting.arrived().await;
+    let mut looking = stage.rig.faults.pause(Blob::Head);
+    put(&second, NAME, C).await.unwrap();
+    looking.arrived().await;
+    // The first one's put is answered; the anchor says C by then, and the first one puts that: it lands late.
+    stage.rig.faults.fault(Blob::Put, BlobFault::Held);
+    putting.release();
+    stage.moments().await;
+    looking.release();
+    stage.moments().await;
+    put(&second, NAME, B).await.unwrap();
+    stage.moments().await;
+    assert_eq!(stage.in_blob(NAME).await.as_deref(), Some(B));
+    stage.rig.faults.release_held().await;
+    assert_eq!(stage.in_blob(NAME).await.as_deref(), Some(C), "it landed");
+    let mut replay = stage.replay();
+    stage.replayed(&mut replay).await;
+    stage.pass(stage.plan.timing.late_write_max.0).await;
+    stage.replayed(&mut replay).await;
+    assert_eq!(stage.in_blob(NAME).await.as_deref(), Some(B));
+    stage.settled().await;
+}
+
 /// A mirror put whose reply was lost is known again: its content is what the anchor, or an open intent, says.
 #[tokio::test]
 async fn a_mirror_put_without_an_answer_is_known_again() {

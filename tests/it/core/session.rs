@@ -78,7 +78,7 @@ pub(super) async fn set_mode(rig: &Rig, phase: Phase, hold: bool) {
         limit_ms: 2_000,
     });
     let since = "2026-11-01T00:00:00Z".parse().unwrap();
-    let mode = Mode { phase, epoch: Epoch(2), hold, since, plan_hash: PLAN_HASH.to_owned() };
+    let mode = Mode { phase, epoch: Epoch(2), hold, ..Mode::begun(since, PLAN_HASH) };
     match rig.control.mode().await.unwrap() {
         Some(seen) => assert!(rig.control.flip(&seen, &mode, None).await.unwrap()),
         None => assert_eq!(rig.control.ensure_mode(&mode).await.unwrap(), mode),
@@ -250,7 +250,7 @@ async fn a_hold_that_is_set_while_a_session_opens_is_seen() {
 
 fn stage_mode() -> Mode {
     let since = "2026-11-01T00:00:00Z".parse().unwrap();
-    Mode { phase: Phase::Capture, epoch: Epoch(2), hold: None, since, plan_hash: PLAN_HASH.to_owned() }
+    Mode { epoch: Epoch(2), ..Mode::begun(since, PLAN_HASH) }
 }
 
 #[tokio::test]
