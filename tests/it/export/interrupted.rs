@@ -23,6 +23,10 @@ async fn a_killed_export_goes_on_without_reading_twice() {
     fifth.arrived().await;
     run.abort();
     assert!(run.await.unwrap_err().is_cancelled());
+    // A kill would end the thread that writes, too; here it holds the file until it is done.
+    while Snapshot::create_or_open(world.path(), "demo").is_err_and(|error| error.kind() == ErrorKind::Busy) {
+        tokio::task::yield_now().await;
+    }
     assert_eq!(Snapshot::open(world.path()).unwrap().manifest().await.unwrap(), None, "it is unfinished");
 
     let report = world.run().await.unwrap();
