@@ -1,13 +1,12 @@
 //! What the application wrote to DynamoDB itself: taken over, and mirrored to Blob.
 
-use super::{Anchored, Settled};
+use super::Anchored;
 use crate::blob::Pathname;
 use crate::converge::direct::Look;
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::{Quarantine, Rule};
 use crate::protocol::converge::Purpose;
-use crate::protocol::reverse::Ending;
-use crate::target::control::{Anchor, IntentRow, IntentState};
+use crate::target::control::Anchor;
 use crate::value::Key;
 
 /// How often an item is looked at that keeps changing.
@@ -104,26 +103,13 @@ impl Anchored {
         }
     }
 
-    /// Mirrors an anchor that no intent names: under one, so that whoever finds its content in Blob knows it.
+    /// Mirrors an anchor that no intent names.
     async fn mirrored(&self, session: &str, anchor: &Anchor) -> Result<PickedUp> {
         let pathname = anchor.pathname.clone();
         if anchor.behind.is_none() {
             return Ok(PickedUp::Taken { pathname, mirrored: true });
         }
-        let (control, clock) = (self.control(), self.converger.clock());
-        let sha256 = anchor.head.as_ref().map(|head| head.sha256);
-        let intent = IntentRow::new(session, clock.now(), IntentState::Open, vec![pathname.clone()], sha256);
-        control.store_intent(&intent).await?;
-        let mirrored = match self.settle(&pathname, Purpose::Intent, None).await {
-            Ok(Settled { ending, unanswered }) => !unanswered && ending != Ending::GaveUp,
-            Err(error) if error.kind().is_of_one_key() => false,
-            Err(error) => return Err(error),
-        };
-        if mirrored {
-            control.clear_intent(&intent).await?;
-        } else {
-            control.touch_intent(&intent.touched(IntentState::GaveUp), &intent.version).await?;
-        }
+        let mirrored = self.settle_noted(session, (&pathname, Some(anchor)), Purpose::Intent).await?;
         Ok(PickedUp::Taken { pathname, mirrored })
     }
 }

@@ -52,6 +52,34 @@ impl Anchored {
         Ok(Settled { ending, unanswered: run.machine.unanswered() })
     }
 
+    /// The same of an anchor that no intent names: under one of this session, so that whoever finds its content in
+    /// Blob knows it. It stays, in doubt, where Blob may not be equal yet; says whether Blob is.
+    ///
+    /// # Errors
+    /// As [`Anchored::settle`], but for what goes wrong with this pathname alone.
+    pub async fn settle_noted(
+        &self,
+        session: &str,
+        (pathname, anchor): (&Pathname, Option<&Anchor>),
+        purpose: Purpose,
+    ) -> Result<bool> {
+        let (control, now) = (self.control(), self.converger.clock().now());
+        let sha256 = anchor.and_then(|anchor| anchor.head.as_ref()).map(|head| head.sha256);
+        let intent = IntentRow::new(session, now, IntentState::Open, vec![pathname.clone()], sha256);
+        control.store_intent(&intent).await?;
+        let settled = match self.settle(pathname, purpose, None).await {
+            Ok(Settled { ending, unanswered }) => !unanswered && ending != Ending::GaveUp,
+            Err(error) if error.kind().is_of_one_key() => false,
+            Err(error) => return Err(error),
+        };
+        if settled {
+            control.clear_intent(&intent).await?;
+        } else {
+            control.touch_intent(&intent.touched(IntentState::GaveUp), &intent.version).await?;
+        }
+        Ok(settled)
+    }
+
     /// Brings the items of a pathname up to its anchor: a large write that was begun, and not finished.
     async fn finish(&self, pathname: &Pathname) -> Result<()> {
         self.of_items().converge(pathname, Purpose::Reconcile).await.map(drop)

@@ -19,7 +19,7 @@ use crate::event::{Event, Events, Task};
 use crate::mapping::Rule;
 use crate::protocol::converge::Purpose;
 use crate::target::Table;
-use crate::target::control::{Anchor, AnchorState, IntentRow, IntentState, names};
+use crate::target::control::{Anchor, AnchorState, names};
 use crate::target::store::Scan;
 
 /// How many blobs there are on a page; the service's own bound.
@@ -305,24 +305,10 @@ impl BackSweep<'_> {
         Ok(drift)
     }
 
-    /// Makes Blob equal, under an intent: what is put, whoever meets it must know as ours.
+    /// Makes Blob equal, and looks what is left.
     async fn repair(&self, anchored: &Anchored, pathname: &Pathname) -> Result<Option<Drift>> {
-        let Converger { control, .. } = self.sweep.converger;
-        let held = control.bare_anchor(pathname).await?.and_then(|anchor| anchor.head);
-        let now = self.sweep.converger.clock().now();
-        let sha256 = held.map(|head| head.sha256);
-        let intent = IntentRow::new(self.session, now, IntentState::Open, vec![pathname.clone()], sha256);
-        control.store_intent(&intent).await?;
-        let settled = match anchored.settle(pathname, Purpose::Repair, None).await {
-            Ok(settled) => !settled.unanswered,
-            Err(error) if error.kind().is_of_one_key() => false,
-            Err(error) => return Err(error),
-        };
-        if settled {
-            control.clear_intent(&intent).await?;
-        } else {
-            control.touch_intent(&intent.touched(IntentState::GaveUp), &intent.version).await?;
-        }
+        let held = self.sweep.converger.control.bare_anchor(pathname).await?;
+        anchored.settle_noted(self.session, (pathname, held.as_ref()), Purpose::Repair).await?;
         let (judged, blob, anchor) = anchored.judge(pathname).await?;
         Ok(drift_of(pathname, judged, blob, anchor))
     }
