@@ -5,33 +5,18 @@
 
 use std::collections::{BTreeSet, VecDeque};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures::future::try_join_all;
-use serde::{Deserialize, Serialize};
 
 use super::Anchored;
+use crate::blob::listing::{self, Cursor, LIMIT_MAX, folder_of};
 use crate::blob::{ListPage, ListRequest, ListedBlob};
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::target::control::{Anchor, names};
 
-/// The most entries of a page (Vercel Blob documentation, 2026).
-const LIMIT_MAX: u32 = 1000;
 /// How many anchors of a shard are read beyond its share of a page.
 const SPARE: u32 = 16;
 /// After every name in a folder, but for such as begin with this very character.
 const LAST: char = '\u{10FFFF}';
-
-/// Where a page ended, and of which listing it was a page: a cursor is good for no other.
-#[derive(Debug, Serialize, Deserialize)]
-struct Cursor {
-    after: String,
-    prefix: String,
-    folded: bool,
-    /// The cursor of the page of Blob's listing on which the next entry may be.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    blob: Option<String>,
-}
 
 /// One entry of a listing.
 #[derive(Debug)]
@@ -51,20 +36,7 @@ impl Entry {
 
 impl Anchored {
     pub(super) async fn page(&self, request: &ListRequest) -> Result<ListPage> {
-        let refuse = |message: &str| Err(Error::new(ErrorKind::Usage, "list blobs").message(message));
-        let limit = request.limit.unwrap_or(LIMIT_MAX);
-        if limit == 0 || limit > LIMIT_MAX {
-            return refuse("the limit must be between 1 and 1000");
-        }
-        let cursor = match &request.cursor {
-            None => None,
-            Some(text) => match decode(text) {
-                Some(cursor) if cursor.prefix == request.prefix && cursor.folded == request.folded => {
-                    Some(cursor)
-                }
-                _ => return refuse("the cursor is not valid for this listing"),
-            },
-        };
+        let (limit, cursor) = listing::read(request)?;
         let (after, blob) = cursor.map_or((None, None), |cursor| (Some(cursor.after), cursor.blob));
         let mut anchors = Shards::new(self, request, after.as_deref(), limit);
         let mut others = Others::new(self, request, after.clone(), blob);
@@ -90,18 +62,10 @@ impl Anchored {
             }
         }
         if anchors.peek().await?.is_some() || others.peek().await?.is_some() {
-            let (prefix, folded) = (request.prefix.clone(), request.folded);
-            page.cursor = Some(encode(&Cursor { after: last, prefix, folded, blob: others.begin }));
+            page.cursor = Some(Cursor::new(request, last, others.begin).encode());
         }
         Ok(page)
     }
-}
-
-/// The folder that a name is folded into, with the prefix and its slash.
-fn folder_of<'a>(name: &'a str, request: &ListRequest) -> Option<&'a str> {
-    let rest = name.get(request.prefix.len()..)?;
-    let slash = rest.find('/').filter(|_| request.folded)?;
-    Some(&name[..=request.prefix.len() + slash])
 }
 
 /// The anchors, merged over their shards.
@@ -245,13 +209,4 @@ impl<'a> Others<'a> {
         self.read.retain(|entry| entry.name() != folder);
         self.after = Some(folder.to_owned());
     }
-}
-
-fn encode(cursor: &Cursor) -> String {
-    BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(cursor).expect("invariant: text and a flag are JSON"))
-}
-
-fn decode(text: &str) -> Option<Cursor> {
-    let cursor: Cursor = serde_json::from_slice(&BASE64_URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    cursor.after.starts_with(&cursor.prefix).then_some(cursor)
 }

@@ -11,6 +11,7 @@ pub mod client;
 pub mod emulator;
 pub mod faults;
 pub mod fetch;
+pub(crate) mod listing;
 pub mod location;
 pub mod media;
 pub mod memory;

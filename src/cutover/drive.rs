@@ -285,16 +285,9 @@ impl<'a> Drive<'a> {
         }
         let to = held.stepped(self.target, None, self.cutover.clock().now(), self.cutover.plan_hash);
         let audit = Audit {
-            at: to.since,
-            who: self.cutover.who.clone(),
-            from: held.phase,
-            to: self.target,
-            epoch: to.epoch,
             hold: held.hold.as_ref().map(|hold| hold.id.clone()).unwrap_or_default(),
-            plan_hash: self.cutover.plan_hash.to_owned(),
-            evidence: evidence(&standing.gates),
             pause_ms: self.held_ms(),
-            note: None,
+            ..Audit::of_step(held.phase, &to, &self.cutover.who, evidence(&standing.gates))
         };
         self.commit = Some((to, audit));
         Ok(true)

@@ -236,15 +236,9 @@ impl Cutover<'_> {
         let Some(mode) = self.control().mode().await? else { return Ok(()) };
         let audit = Audit {
             at: self.clock().now(),
-            who: self.who.clone(),
-            from: mode.phase,
-            to: mode.phase,
-            epoch: mode.epoch,
-            hold: String::new(),
             plan_hash: self.plan_hash.to_owned(),
-            evidence: BTreeMap::new(),
-            pause_ms: 0,
             note: Some(word),
+            ..Audit::of_step(mode.phase, &mode, &self.who, BTreeMap::new())
         };
         self.control().put_note(&audit).await
     }

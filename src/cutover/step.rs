@@ -40,21 +40,11 @@ impl Cutover<'_> {
             seen = free;
         }
         let to = seen.stepped(standing.target, Some(share), self.clock().now(), self.plan_hash);
-        let mut audit = Audit {
-            at: to.since,
-            who: self.who.clone(),
-            from: seen.phase,
-            to: to.phase,
-            epoch: to.epoch,
-            hold: String::new(),
-            plan_hash: self.plan_hash.to_owned(),
-            evidence: evidence(&standing.gates),
-            pause_ms: 0,
-            note: None,
-        };
+        let mut evidence = evidence(&standing.gates);
         if let Some(share) = &to.canary {
-            audit.evidence.insert("share".to_owned(), share.to_string());
+            evidence.insert("share".to_owned(), share.to_string());
         }
+        let audit = Audit::of_step(seen.phase, &to, &self.who, evidence);
         if !self.change(&seen, &to, Some(&audit)).await? {
             return Err(raced());
         }

@@ -113,7 +113,7 @@ impl Serve<'_> {
     ///
     /// # Errors
     /// `Usage` for an address that can't be bound, or tables of other stores; `Busy` and `WrongPhase` from
-    /// the session; `WrongPhase` once DynamoDB is the authority.
+    /// the session.
     pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<ServeReport> {
         let Converger { control, .. } = self.converger;
         control.ensure_header(self.header).await?;

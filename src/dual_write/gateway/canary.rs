@@ -4,7 +4,6 @@
 //! names, else Blob does. What it answered is compared with Blob's content off the client's path; too many
 //! mismatches or failures, and the gateway ends the canary for all.
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use futures::StreamExt as _;
 use sha2::Digest as _;
 
 use super::Gateway;
+use super::sampler::Sampler;
 use super::shadow::Answer;
 use crate::anchored::Anchored;
 use crate::blob::store::{Content, GetOptions};
@@ -30,8 +30,7 @@ const CANDIDATE_TIME_MAX: Duration = Duration::from_secs(1);
 /// The canary of one gateway.
 pub(super) struct Canary {
     bounds: Bounds,
-    sample_percent: u64,
-    answered: AtomicU64,
+    sampler: Sampler,
     counted: Mutex<(u64, Counts)>,
 }
 
@@ -42,8 +41,7 @@ impl Canary {
                 mismatches: plan.max_mismatches,
                 errors_percent: u64::from(plan.max_errors_percent),
             },
-            sample_percent: u64::from(plan.sample),
-            answered: AtomicU64::new(0),
+            sampler: Sampler::new(plan.sample),
             counted: Mutex::default(),
         }
     }
@@ -66,11 +64,6 @@ impl Canary {
 
     pub(super) fn latest(&self) -> Counts {
         self.counted.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
-
-    fn takes_one(&self) -> bool {
-        let number = self.answered.fetch_add(1, Ordering::Relaxed);
-        (number + 1) * self.sample_percent / 100 > number * self.sample_percent / 100
     }
 }
 
@@ -137,7 +130,7 @@ impl Gateway {
             }
         };
         self.answered(step);
-        if self.canary.takes_one() {
+        if self.canary.sampler.takes_one() {
             self.check(step, pathname, held.etag.clone(), body.sha256());
         }
         Some(Some(Content {
@@ -245,18 +238,8 @@ impl Gateway {
         }
         let Some(why) = turn_back(self.canary.counts(mode.step), self.canary.bounds) else { return };
         let to = mode.stepped(Phase::Shadow, None, self.clock().now(), &mode.plan_hash);
-        let audit = Audit {
-            at: to.since,
-            who: format!("gateway {name}"),
-            from: mode.phase,
-            to: to.phase,
-            epoch: to.epoch,
-            hold: String::new(),
-            plan_hash: to.plan_hash.clone(),
-            evidence: [("canary".to_owned(), why.to_string())].into(),
-            pause_ms: 0,
-            note: None,
-        };
+        let evidence = [("canary".to_owned(), why.to_string())].into();
+        let audit = Audit::of_step(mode.phase, &to, &format!("gateway {name}"), evidence);
         match self.within(self.control().flip(mode, &to, Some(&audit))).await {
             Ok(true) => {
                 self.door.saw(&to);

@@ -121,6 +121,10 @@ impl Permit for Inside {
     fn check(&self) -> Result<()> {
         self.0.session.permit().check()
     }
+
+    fn session(&self) -> String {
+        self.0.session.id()
+    }
 }
 
 /// Lets readers in who take over what the application wrote to DynamoDB itself, where work may go in.

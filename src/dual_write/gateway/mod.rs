@@ -2,9 +2,9 @@
 //!
 //! [`DualWrite`] is a decorator: it is served like any other [`BlobStore`], and passes on what it is asked to
 //! the store behind it. A write to a pathname that the plan maps goes through the steps of `operation`,
-//! in the order that the protocol demands; everything else streams through. Who may write now is the
-//! `door`'s business; what was read is compared by `shadow`; what DynamoDB answers before the cutover is `canary`'s business; and `watch` moves the door: it reads the mode, acknowledges holds and opens new
-//! sessions.
+//! in the order that the protocol demands; everything else streams through. Who may write now is the `door`'s
+//! business, what was read is compared by `shadow`, and what DynamoDB answers before the cutover is `canary`'s. `watch`
+//! moves the door: it reads the mode, acknowledges holds and opens new sessions.
 //!
 //! It must never answer a write with success whose session was not alive from before its intent until after
 //! its reply, and never remove an intent before it saw the reply and converged.
@@ -12,6 +12,7 @@
 mod canary;
 pub(super) mod door;
 mod operation;
+mod sampler;
 mod shadow;
 mod spool;
 mod store;

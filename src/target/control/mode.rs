@@ -1,5 +1,7 @@
 //! The header, the mode item and the audit log.
 
+use std::collections::BTreeMap;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -113,12 +115,31 @@ pub struct Audit {
     /// The plan under which it was done.
     pub plan_hash: String,
     /// Gate → its evidence in one line.
-    pub evidence: std::collections::BTreeMap<String, String>,
+    pub evidence: BTreeMap<String, String>,
     /// How long writes were held, in milliseconds.
     pub pause_ms: u64,
     /// What an operator gave their word for, where the line is about that and not about a flip.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
+}
+
+impl Audit {
+    /// The line of a step to `to`, made without a hold; or of none, where that is the phase of before.
+    #[must_use]
+    pub fn of_step(from: Phase, to: &Mode, who: &str, evidence: BTreeMap<String, String>) -> Self {
+        Self {
+            at: to.since,
+            who: who.to_owned(),
+            from,
+            to: to.phase,
+            epoch: to.epoch,
+            hold: String::new(),
+            plan_hash: to.plan_hash.clone(),
+            evidence,
+            pause_ms: 0,
+            note: None,
+        }
+    }
 }
 
 impl Control {

@@ -7,7 +7,6 @@
 mod compare;
 mod tally;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -15,8 +14,10 @@ use futures::StreamExt as _;
 use sha2::Digest as _;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
 
 use self::tally::Tally;
+use super::sampler::Sampler;
 use super::{DualWrite, Gateway};
 use crate::blob::store::Content;
 use crate::blob::{Body, ETag, Head, Pathname};
@@ -60,8 +61,7 @@ struct Sample {
 
 /// The shadow reads of one gateway.
 pub(super) struct Shadow {
-    percent: u64,
-    reads: AtomicU64,
+    sampler: Sampler,
     queue: Arc<Semaphore>,
     slots: Semaphore,
     tally: Mutex<Tally>,
@@ -72,8 +72,7 @@ pub(super) struct Shadow {
 impl Shadow {
     pub(super) fn new(plan: &ShadowReadsPlan) -> Self {
         Self {
-            percent: u64::from(plan.sample),
-            reads: AtomicU64::new(0),
+            sampler: Sampler::new(plan.sample),
             queue: Arc::new(Semaphore::new(QUEUE_MAX)),
             slots: Semaphore::new(CONCURRENCY),
             tally: Mutex::default(),
@@ -86,12 +85,6 @@ impl Shadow {
         self.end.cancel();
     }
 
-    /// Whether it is this read's turn, so that the plan's share of them is compared, evenly spread.
-    fn takes_one(&self) -> bool {
-        let number = self.reads.fetch_add(1, Ordering::Relaxed);
-        (number + 1) * self.percent / 100 > number * self.percent / 100
-    }
-
     fn tally<T>(&self, count: impl FnOnce(&mut Tally) -> T) -> T {
         count(&mut self.tally.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -101,7 +94,7 @@ impl Gateway {
     /// The round to which a read of this pathname counts; none where it is not compared.
     pub(super) fn sampled(&self, pathname: &Pathname) -> Option<Round> {
         let round = self.door.compared()?;
-        (self.maps(pathname) && self.shadow.takes_one()).then_some(round)
+        (self.maps(pathname) && self.shadow.sampler.takes_one()).then_some(round)
     }
 
     /// Puts an answer in the queue of those that are compared, or leaves it out.
@@ -123,11 +116,12 @@ impl Gateway {
             return false;
         };
         let gateway = Arc::clone(self);
-        tokio::spawn(async move {
+        let compared = async move {
             let _place = place;
             let Ok(_slot) = gateway.shadow.slots.acquire().await else { return };
             gateway.shadow.end.run_until_cancelled(comparison).await;
-        });
+        };
+        tokio::spawn(compared.in_current_span());
         true
     }
 
