@@ -86,7 +86,7 @@ impl Replay {
         let intents = control.intents().await?;
         let sessions = if intents.is_empty() { Vec::new() } else { control.sessions().await? };
         let now = mirroring.clock().monotonic();
-        let ended = self.ended(&sessions, now);
+        let running = self.running(&sessions, now);
         self.sightings.retain(|id, _| intents.iter().any(|intent| intent.id == *id));
 
         let mut report = ReplayReport::default();
@@ -96,10 +96,10 @@ impl Replay {
                 Owner::Working
             } else if intent.state == IntentState::GaveUp || intent.session == own {
                 Owner::GaveUp
-            } else if ended.contains(&intent.session) {
-                Owner::Ended
-            } else {
+            } else if running.contains(&intent.session) {
                 Owner::Working
+            } else {
+                Owner::Ended
             };
             match self.sees(&intent, owner, now) {
                 None if owner == Owner::Working => report.at_work += 1,
@@ -134,24 +134,16 @@ impl Replay {
         Ok(report)
     }
 
-    /// The sessions that are over: closed, gone, or silent for longer than their lease by this clock.
-    fn ended(&mut self, sessions: &[SessionRow], now: Duration) -> HashSet<String> {
-        let mut ended = HashSet::new();
-        let mut open = HashMap::new();
-        for session in sessions {
-            if session.state != SessionState::Open {
-                ended.insert(session.id.clone());
-                continue;
-            }
+    /// The sessions that may be at work: all but those that are closed, gone, or silent for longer than their lease
+    /// by this clock.
+    fn running(&mut self, sessions: &[SessionRow], now: Duration) -> HashSet<String> {
+        let seen = sessions.iter().filter(|session| session.state == SessionState::Open).map(|session| {
             let known = self.sessions.get(&session.id).filter(|(counter, _)| *counter == session.counter);
-            let seen = known.map_or(now, |(_, seen)| *seen);
-            if lapsed(self.lease, seen, now) {
-                ended.insert(session.id.clone());
-            }
-            open.insert(session.id.clone(), (session.counter, seen));
-        }
-        self.sessions = open;
-        ended
+            (session.id.clone(), (session.counter, known.map_or(now, |(_, seen)| *seen)))
+        });
+        self.sessions = seen.collect();
+        let running = self.sessions.iter().filter(|(_, (_, seen))| !lapsed(self.lease, *seen, now));
+        running.map(|(id, _)| id.clone()).collect()
     }
 
     /// What is to be done about an intent now; none where it is to be left alone.

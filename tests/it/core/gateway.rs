@@ -7,6 +7,7 @@ use bytes::Bytes;
 use migrate::blob::faults::{Fault as BlobFault, Operation as Blob};
 use migrate::blob::store::{Body, PutOptions};
 use migrate::blob::{BlobStore as _, Fetcher, Head, Pathname};
+use migrate::clock::Clock;
 use migrate::converge::Converger;
 use migrate::dual_write::gateway::{DualWrite, Parts};
 use migrate::dual_write::metrics::Metrics;
@@ -311,6 +312,21 @@ async fn the_intent_of_a_dead_gateway_is_converged_at_once_and_cleared_after_the
     stage.pass(stage.plan.timing.late_write_max.0).await;
     assert_eq!(stage.pass_of(&mut replay).await.cleared, 1);
     stage.rig.check().await;
+}
+
+/// A session whose row is gone is at work on nothing: what it left is not waited for.
+#[tokio::test]
+async fn the_intent_of_a_session_that_is_gone_is_in_doubt() {
+    let stage = Stage::new();
+    let gateway = stage.gateway("g").await;
+    let now = Clock::now(&stage.rig.clock);
+    let left = IntentRow::new("gone", now, IntentState::Open, vec![NAME.into()], None);
+    stage.rig.control.store_intent(&left).await.unwrap();
+    let mut replay = stage.replay();
+    assert_eq!(stage.pass_of(&mut replay).await, ReplayReport { in_doubt: 1, ..ReplayReport::default() });
+    stage.pass(stage.plan.timing.late_write_max.0).await;
+    assert_eq!(stage.pass_of(&mut replay).await.cleared, 1);
+    drop(gateway);
 }
 
 /// Traces A2 and A3: what one gateway clears is its own intent, never the one that another relies on.
