@@ -34,7 +34,7 @@ use crate::value::{Item, Value};
 /// The token of the demo's own Blob server.
 const TOKEN: &str = "vercel_blob_rw_demo_onlyForTheDemo";
 /// So many times the application writes and reads in a phase in which reads are compared.
-const READS: usize = 40;
+const READS: usize = 60;
 /// The seed of the example data.
 const SEED: u64 = 2026;
 
