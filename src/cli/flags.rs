@@ -48,6 +48,9 @@ pub(crate) struct GlobalFlags {
     pub(crate) yes: bool,
 
     /// Log what happens to stderr; twice for more (RUST_LOG chooses exactly)
+    ///
+    /// With `--output json` each line of the log is an object. What a request led to, also after its answer, names the
+    /// request by the id that its client gave it.
     #[arg(long, short = 'v', global = true, action = ArgAction::Count)]
     pub(crate) verbose: u8,
 

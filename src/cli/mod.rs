@@ -176,9 +176,13 @@ fn log_to(output: &Output, flags: &GlobalFlags, directives: Option<&str>) {
         EnvFilter::new(default)
     });
     let writer = output.clone();
-    tracing_subscriber::fmt()
+    let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(move || writer.log_writer())
-        .with_ansi(output.bars().is_some())
-        .init();
+        .with_ansi(output.bars().is_some());
+    if output.is_json() {
+        lines.json().with_current_span(false).init();
+    } else {
+        lines.init();
+    }
 }

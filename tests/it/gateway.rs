@@ -287,6 +287,52 @@ fn a_monitor_is_told_what_it_does_and_whether_it_can() {
     });
 }
 
+/// A client's report of a failed request is found in the log by the id that the official SDKs send, with what went on
+/// after the answer; nothing that gives access, and nothing of a body, is in it.
+#[test]
+fn its_log_names_the_request_that_each_line_is_about() {
+    let (sandbox, _stores) = stage(PLAN, &[]);
+    let gateway = Gateway::start(&sandbox, &["-vv"]);
+    let client = gateway.client();
+    let put = |id: &str| {
+        let request = client.http.put(format!("{}/?pathname=r/1.json&note=in-the-query", client.url));
+        let request = request.header("x-api-blob-request-id", id).header("x-allow-overwrite", "1");
+        client.send(request.body(r#"{"said": "in confidence"}"#))
+    };
+    runtime().block_on(async {
+        assert_eq!(put("test:1:abc").await.unwrap().0, StatusCode::OK);
+        // One that would break lines, and is as long as no client's.
+        assert_eq!(put(&"x".repeat(5_000)).await.unwrap().0, StatusCode::OK);
+        let wrong = Client { token: "vercel_blob_rw_test_guessed".to_owned(), ..gateway.client() };
+        assert_eq!(wrong.put("r/2.json", "{}".to_owned()).await.unwrap().0, StatusCode::FORBIDDEN);
+    });
+    let run = gateway.stop();
+    let lines: Vec<Json> = run.stderr.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let of = |id: &str| -> Vec<&Json> {
+        let spans = |line: &&Json| line["spans"].as_array().is_some_and(|spans| spans[0]["id"] == id);
+        lines.iter().filter(spans).collect()
+    };
+    let said = |lines: &[&Json], word: &str| -> usize {
+        lines
+            .iter()
+            .filter(|line| line["fields"]["message"].as_str().is_some_and(|text| text.contains(word)))
+            .count()
+    };
+    let named = of("test:1:abc");
+    assert_eq!((said(&named, "answered"), said(&named, "mirrored")), (1, 1), "{}", run.stderr);
+    let answered = named.iter().find(|line| line["fields"]["message"] == "answered").unwrap();
+    assert_eq!(
+        (&answered["fields"]["status"], &answered["spans"][0]["method"]),
+        (&200.into(), &"PUT".into())
+    );
+    let refused = of("2");
+    assert_eq!(refused.len(), 1, "{}", run.stderr);
+    assert_eq!(refused[0]["fields"]["status"], 403);
+    for secret in ["in confidence", "in-the-query", "guessed", &client.token, "xxx"] {
+        assert!(!run.stderr.contains(secret), "{secret}: {}", run.stderr);
+    }
+}
+
 /// It would load nothing and mirror nothing: it must not look as if all were well.
 #[test]
 fn a_gateway_with_a_wrong_token_does_not_start() {

@@ -27,6 +27,7 @@ mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -151,6 +152,8 @@ struct Site {
     outbound: Outbound,
     /// Connections, and callbacks on their way.
     tasks: TaskTracker,
+    /// How many requests came that their clients gave no name.
+    nameless: AtomicU64,
     /// Bytes that came in for uploads whose client token limits them.
     uploaded: Mutex<HashMap<String, Arc<Mutex<multipart::Received>>>>,
 }
@@ -158,6 +161,11 @@ struct Site {
 impl Site {
     fn now_ms(&self) -> u64 {
         u64::try_from(self.clock.now().as_millisecond()).unwrap_or(0)
+    }
+
+    /// A number for a request that its client gave no name.
+    fn next_request(&self) -> u64 {
+        self.nameless.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Whether the log is to be told that there is no room: once in a while, however many come.
@@ -212,6 +220,7 @@ impl Server {
             keys: Keys::of(&config.token),
             outbound: Outbound::new(&config.allowed_origins)?,
             tasks: TaskTracker::new(),
+            nameless: AtomicU64::new(0),
             store,
             config,
             origin,

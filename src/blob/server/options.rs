@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures::StreamExt as _;
+use http::HeaderMap;
 use url::Url;
 
 use super::auth::Caller;
@@ -18,6 +19,12 @@ use crate::error::{Error, ErrorKind};
 
 /// Longer names of requests are not kept; the official client's have some 60 bytes.
 const REQUEST_ID_BYTES_MAX: usize = 200;
+
+/// What the client calls this request, of which it may send several attempts.
+pub(super) fn request_id(headers: &HeaderMap) -> Option<&str> {
+    let id = headers.get(header::REQUEST_ID)?.to_str().ok()?;
+    (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()).then_some(id)
+}
 
 /// What tells the media type of an upload besides `x-content-type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +76,7 @@ impl Call<'_> {
                 allow_overwrite: self.flag(header::ALLOW_OVERWRITE)?,
                 cache_control_max_age: self.header(header::CACHE_MAX_AGE)?.map(seconds).transpose()?,
                 if_match: self.if_match()?,
-                request: self.request_id(),
+                request: request_id(self.headers).map(str::to_owned),
             }),
             Caller::Client(grant) => self.granted(grant, pathname, access, content_type, typed),
         }
@@ -106,14 +113,8 @@ impl Call<'_> {
             allow_overwrite: grant.allow_overwrite,
             cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
             if_match: grant.if_match()?,
-            request: self.request_id(),
+            request: request_id(self.headers).map(str::to_owned),
         })
-    }
-
-    /// What the client calls this request, of which it may send several attempts.
-    fn request_id(&self) -> Option<String> {
-        let id = self.headers.get(header::REQUEST_ID)?.to_str().ok()?;
-        (1..=REQUEST_ID_BYTES_MAX).contains(&id.len()).then(|| id.to_owned())
     }
 
     /// A URL that a client named, where this server may reach it.

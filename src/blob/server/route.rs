@@ -12,12 +12,13 @@ use futures::FutureExt as _;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Version, header};
 use percent_encoding::percent_decode_str;
+use tracing::Instrument as _;
 
 use super::auth::Caller;
 use super::incoming::Incoming;
 use super::reply::Refusal;
 use super::signed::{self, Operation};
-use super::{CONTENT_PATH, Site, api, auth, content, multipart};
+use super::{CONTENT_PATH, Site, api, auth, content, multipart, options};
 use crate::blob::location;
 use crate::blob::wire::Code;
 
@@ -52,8 +53,23 @@ impl Query {
     }
 }
 
-/// Answers a request, whatever happens.
+/// Answers a request, whatever happens. What is logged meanwhile, also by what goes on after the answer, names it: by
+/// the id that the client gave it, else by a number. Queries are not logged, since they may hold what gives access.
 pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response {
+    let given = options::request_id(request.headers());
+    let id = given.map_or_else(|| site.next_request().to_string(), str::to_owned);
+    let span = tracing::error_span!("request", id, method = %request.method(), path = request.uri().path());
+    let began = site.clock.monotonic();
+    let answering = async {
+        let response = answer_whatever(site, request).await;
+        let took = site.clock.monotonic().saturating_sub(began);
+        tracing::info!(status = response.status().as_u16(), ms = took.as_secs_f64() * 1_000.0, "answered");
+        response
+    };
+    answering.instrument(span).await
+}
+
+async fn answer_whatever(site: &Arc<Site>, request: Request<Body>) -> Response {
     let (parts, body) = request.into_parts();
     let incoming = Incoming::new(&parts.headers, body, site);
     if let Err(refusal) = check_host(&parts) {
@@ -70,7 +86,7 @@ pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response
             refusal.into_response()
         }
         Err(_panic) => {
-            tracing::error!(method = %parts.method, "a request met a defect of this program");
+            tracing::error!("a request met a defect of this program");
             Refusal::new(Code::InternalServerError, "the server failed").into_response()
         }
     };

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 use tokio::sync::oneshot;
+use tracing::Instrument as _;
 
 use super::door::Ticket;
 use super::spool::Offered;
@@ -76,7 +77,7 @@ impl Gateway {
     pub(super) async fn carry_out(self: &Arc<Self>, operation: Operation) -> Result<Option<Head>> {
         let (answer, answered) = oneshot::channel();
         let gateway = Arc::clone(self);
-        self.running.spawn(async move { gateway.work(operation, answer).await });
+        self.running.spawn(async move { gateway.work(operation, answer).await }.in_current_span());
         answered.await.map_err(|_| {
             Error::new(ErrorKind::Internal, "write through the gateway").message("the operation broke off")
         })?
@@ -123,9 +124,16 @@ impl Gateway {
                 () = ticket.leave.cancelled() => Done::GaveUp,
                 done = self.settle(&ticket, &pathnames, content, stored) => done,
             };
+            let lag = self.clock().monotonic().saturating_sub(replied);
             if done != Done::GaveUp {
-                self.metrics.converged(self.clock().monotonic().saturating_sub(replied));
+                self.metrics.converged(lag);
             }
+            tracing::debug!(
+                ?pathnames,
+                ?done,
+                ms = lag.as_secs_f64() * 1_000.0,
+                "the write is mirrored, or left in doubt"
+            );
             self.end(&ticket, intent, after_own(reply, done)).await;
         }
         if let Some((answer, outcome)) = waiting {
