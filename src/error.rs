@@ -114,7 +114,7 @@ impl Exit {
             Self::Done => "done, nothing to report",
             Self::Unexpected => "an unexpected failure; nothing that was saved is lost",
             Self::Usage => "the command line, the plan, the environment or the credentials are wrong",
-            Self::SomeKeysFailed => "some keys failed, the others are done",
+            Self::SomeKeysFailed => "some keys, or the hook, failed; the rest is done",
             Self::GateClosed => "a gate is closed",
             Self::DriftFound => "the two stores differ",
             Self::WrongPhase => {

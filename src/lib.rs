@@ -18,6 +18,7 @@
 //! - [`sweep`]: lists both sides, finds drift, repairs it
 //! - [`gate`]: checks and their evidence
 //! - [`cutover`]: phase, read mode, epoch
+//! - [`hook`]: the command of the plan that is told of each flip
 //! - [`cli`]: one file per command
 //! - [`fixture`]: example data, for rehearsals and tests
 //!
@@ -37,6 +38,7 @@ pub mod error;
 pub mod event;
 pub mod fixture;
 pub mod gate;
+pub mod hook;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;

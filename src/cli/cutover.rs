@@ -1,7 +1,9 @@
 //! `migrate cutover`: flips the read mode, or explains why not yet.
 
 use std::fmt;
+use std::time::Duration;
 
+use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::context::Context;
@@ -11,6 +13,8 @@ use crate::cutover::steps::steps;
 use crate::cutover::{Cutover as Flipping, Flip, Standing, first_share};
 use crate::error::{Error, ErrorKind, Exit};
 use crate::gate::GateState;
+use crate::hook::{self, HookRun};
+use crate::plan::HookPlan;
 use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Phase};
 
@@ -31,14 +35,17 @@ use crate::protocol::phase::{Authority, Phase};
 /// is named (exit 6): while Blob is the authority its gateways go on without the control table, so silence is
 /// no consent. Loads and repairs must be over.
 ///
+/// After each step the plan's `[hook]` is run, if it has one, with the new mode as JSON on its stdin.
+///
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
 /// `timing.evidence_age_max`. After `--rollback` it starts anew.
 ///
 /// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
-/// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "steps": [text]}.
+/// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "hook": {"command", "ok", "ended",
+/// "took_ms"} where the plan has one, "steps": [text]}.
 ///
-/// Exit codes: 0 the step is taken; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
+/// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
 /// be over, somebody else holds the mode, or there is no such step.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -83,10 +90,19 @@ pub(crate) struct Cutover {
     #[arg(long, conflicts_with_all = ["rollback", "dry_run"])]
     writers_stopped: bool,
 
+    /// Wait until every gate of the step is open, for as long as it takes; Ctrl-C ends it and changes nothing
+    #[arg(long)]
+    wait: bool,
+
     /// Who does it, for the audit log [default: user@host]
     #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
     who: Option<String>,
 }
+
+/// How often the gates are judged anew while they are waited for.
+const POLL: Duration = Duration::from_secs(1);
+/// After so many looks it is said again what is waited for.
+const LOOKS_QUIET: u32 = 10;
 
 #[derive(Debug, Serialize)]
 struct CutoverReport<'a> {
@@ -96,6 +112,8 @@ struct CutoverReport<'a> {
     standing: &'a Standing,
     #[serde(skip_serializing_if = "Option::is_none")]
     flip: Option<Flip>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hook: Option<HookRun>,
     steps: Vec<String>,
 }
 
@@ -116,36 +134,106 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
     if args.writers_stopped {
         flipping.writers_stopped().await?;
     }
-    let standing = flipping.standing(target).await?;
+    let mut standing = flipping.standing(target).await?;
     let share = share(args, &standing)?;
+    let sure = match &share {
+        Some(share) => format!("Read {share} from DynamoDB?"),
+        None => format!("Flip reads from {} to {}?", phase(&standing), standing.target),
+    };
+    let mut asked = false;
+    let mut waiting = Waiting::default();
+    let flip = loop {
+        let closed = standing.closed().next().is_some();
+        if !args.dry_run && !asked && (args.wait || !closed) {
+            confirm(context, &sure).await?;
+            asked = true;
+        }
+        if !closed {
+            if args.dry_run {
+                break None;
+            }
+            let flipped = match &share {
+                Some(share) => flipping.canary(share, args.cancel_hold).await,
+                None => flipping.flip(Some(standing.target), args.cancel_hold).await,
+            };
+            match flipped {
+                Err(error) if args.wait && error.kind() == ErrorKind::GateClosed => {
+                    waiting.tell(context, String::new(), error.to_string());
+                }
+                flipped => break Some(flipped?),
+            }
+        } else if args.wait {
+            let gates: Vec<&str> = standing.closed().map(|state| state.gate.as_str()).collect();
+            let why = |state: &GateState| {
+                format!("{}: {}", state.gate, state.obstacles.first().unwrap_or(&state.summary))
+            };
+            let whys: Vec<String> = standing.closed().map(why).collect();
+            waiting.tell(context, gates.join(" "), whys.join("; "));
+        } else {
+            break None;
+        }
+        context.interruptible("wait for the gates", context.clock.sleep(POLL).map(Ok)).await?;
+        standing = flipping.standing(Some(standing.target)).await?;
+    };
+    let hook = match (&flip, &stores.plan.plan.hook) {
+        (Some(flip), Some(hook)) => Some(told(hook, &flipping, flip, context).await),
+        _ => None,
+    };
     let closed = standing.closed().next().is_some();
-    let report = |flip| CutoverReport {
+    let failed = hook.as_ref().is_some_and(|hook| !hook.ok);
+    let report = CutoverReport {
         command: "cutover",
         dry_run: args.dry_run,
         ready: standing.ready(),
         standing: &standing,
         flip,
+        hook,
         steps: steps(&standing, args.cancel_hold, stores.plan.plan.timing.hold_limit),
     };
-    if args.dry_run || closed {
-        context.output.report(&report(None))?;
-        return Ok(if closed { Exit::GateClosed } else { Exit::Done });
+    context.output.report(&report)?;
+    Ok(match (closed, failed) {
+        (true, _) => Exit::GateClosed,
+        (false, true) => Exit::SomeKeysFailed,
+        (false, false) => Exit::Done,
+    })
+}
+
+/// Runs the plan's hook after a flip. The flip stands, whatever comes of it.
+async fn told(hook: &HookPlan, flipping: &Flipping<'_>, flip: &Flip, context: &Context) -> HookRun {
+    let (control, clock) = (&flipping.converger.control, &context.clock);
+    let run = hook::tell(hook, control, clock, (flip.from, &flip.mode), &flipping.who).await;
+    run.unwrap_or_else(|error| {
+        let ended = format!("has run; the audit log does not say so ({error})");
+        HookRun { command: hook.command.clone(), ok: false, ended, took_ms: 0 }
+    })
+}
+
+/// Asks whoever is there, unless they said yes.
+async fn confirm(context: &Context, sure: &str) -> Result<(), Error> {
+    if context.flags.yes || context.output.ask(sure).await != Some(false) {
+        return Ok(());
     }
-    let sure = match &share {
-        Some(share) => format!("Read {share} from DynamoDB?"),
-        None => format!("Flip reads from {} to {}?", phase(&standing), standing.target),
-    };
-    if !context.flags.yes && context.output.ask(&sure).await == Some(false) {
-        return Err(Error::new(ErrorKind::Interrupted, "cut over")
-            .message("not confirmed; nothing was changed")
-            .into());
+    Err(Error::new(ErrorKind::Interrupted, "cut over").message("not confirmed; nothing was changed"))
+}
+
+/// What was said of what is waited for.
+#[derive(Default)]
+struct Waiting {
+    /// The gates that were closed.
+    gates: Option<String>,
+    /// How many looks ago something was said.
+    looks: u32,
+}
+
+impl Waiting {
+    /// Says what is waited for: at once where other gates are closed than before, else now and then.
+    fn tell(&mut self, context: &Context, gates: String, why: String) {
+        self.looks += 1;
+        if self.gates.as_ref() != Some(&gates) || self.looks >= LOOKS_QUIET {
+            context.output.note(format_args!("waiting    {why}"));
+            (self.gates, self.looks) = (Some(gates), 0);
+        }
     }
-    let flip = match &share {
-        Some(share) => flipping.canary(share, args.cancel_hold).await?,
-        None => flipping.flip(Some(standing.target), args.cancel_hold).await?,
-    };
-    context.output.report(&report(Some(flip)))?;
-    Ok(Exit::Done)
 }
 
 fn phase_named(text: &str) -> Result<Phase, String> {
@@ -197,18 +285,20 @@ impl Report for CutoverReport<'_> {
         }
         if let Some(flip) = &self.flip {
             let reads = reads(flip.to, flip.canary.as_ref());
-            if !flip.from.changes_authority(flip.to) {
-                return writeln!(
+            if flip.from.changes_authority(flip.to) {
+                writeln!(
                     text,
-                    "stepped    to {}, epoch {}: reads come from {reads}",
-                    flip.to, flip.epoch
-                );
+                    "flipped    to {}, epoch {}: reads come from {reads}; writes were held for {} ms",
+                    flip.to, flip.epoch, flip.pause_ms
+                )?;
+            } else {
+                writeln!(text, "stepped    to {}, epoch {}: reads come from {reads}", flip.to, flip.epoch)?;
             }
-            return writeln!(
-                text,
-                "flipped    to {}, epoch {}: reads come from {reads}; writes were held for {} ms",
-                flip.to, flip.epoch, flip.pause_ms
-            );
+            if let Some(hook) = &self.hook {
+                let mark = if hook.ok { "told" } else { "FAILED" };
+                writeln!(text, "{mark:<10} {hook}")?;
+            }
+            return Ok(());
         }
         if self.dry_run {
             for (number, step) in (1..).zip(&self.steps) {

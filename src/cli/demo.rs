@@ -34,7 +34,7 @@ use crate::value::{Item, Value};
 /// The token of the demo's own Blob server.
 const TOKEN: &str = "vercel_blob_rw_demo_onlyForTheDemo";
 /// So many times the application writes and reads in a phase in which reads are compared.
-const READS: usize = 60;
+const READS: usize = 40;
 /// The seed of the example data.
 const SEED: u64 = 2026;
 
@@ -118,8 +118,11 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.step(&["validate", "--repair"], Exit::Done).await?;
     stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
 
-    stage.say("A tenth of the keys is read from DynamoDB now, where it has the version that Blob has.");
-    stage.step(&["cutover", "--to", "canary", "--percent", "10", "--yes"], Exit::Done).await?;
+    stage.say(
+        "A tenth of the keys is read from DynamoDB now, where it has the version that Blob has; as soon as enough \
+         reads were compared.",
+    );
+    stage.under_load(&gateway, &["cutover", "--to", "canary", "--percent", "10", "--wait", "--yes"]).await?;
     stage.visit(&gateway, READS).await?;
     stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
     stage.say("Every gate is open. The boxes of the plan are ticked, and the reads are flipped under load.");

@@ -29,6 +29,7 @@ mod flags;
 mod gateway_cert;
 mod init;
 mod interrupt;
+mod mode;
 mod output;
 mod progress;
 mod provision;
@@ -73,6 +74,7 @@ enum Command {
     Validate(validate::Validate),
     Cutover(cutover::Cutover),
     Status(status::Status),
+    Mode(mode::Mode),
     #[cfg(feature = "embedded")]
     Demo(demo::Demo),
     Emulate(Box<emulate::Emulate>),
@@ -90,6 +92,7 @@ impl Command {
             Self::Validate(args) => validate::run(args, context).await,
             Self::Cutover(args) => cutover::run(args, context).await,
             Self::Status(args) => status::run(args, context).await,
+            Self::Mode(args) => mode::run(args, context).await,
             #[cfg(feature = "embedded")]
             Self::Demo(args) => demo::run(args, context).await,
             Self::Emulate(args) => emulate::run(args, context).await,

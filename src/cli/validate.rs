@@ -17,8 +17,10 @@ use crate::blob::Pathname;
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
+use crate::gate::indexes_complete;
 use crate::protocol::phase::{Authority, Epoch};
-use crate::sweep::{BackSweep, Drift, Level, Sweep, SweepReport};
+use crate::sweep::indexes::IndexReport;
+use crate::sweep::{self, BackSweep, Drift, Level, Sweep, SweepReport};
 use crate::target::control::{SessionKind, names};
 
 /// Compare both stores, in both directions
@@ -32,7 +34,8 @@ use crate::target::control::{SessionKind, names};
 /// A comparison can find nothing because it is blind. So what was compared must equal what was listed,
 /// on both sides; an empty store fails; and a few equal pairs are spoilt in memory, which must be found.
 ///
-/// Each full comparison is kept as evidence: two in a row that find nothing open the gate `drift-free`.
+/// Each full comparison is kept as evidence: two in a row that find nothing open the gate `drift-free`. After such a one
+/// at the level `content`, the table's indexes are compared with it, which reads both once more (`indexes-complete`).
 ///
 /// Once DynamoDB is the authority, items are held against what their anchors say, and Blob, which is the mirror
 /// then, against the anchors. What Blob has that this migration did not write is `foreign`: nothing touches it
@@ -45,6 +48,7 @@ use crate::target::control::{SessionKind, names};
 /// "target", "detail", "diff"}], "remaining": drift after a repair, or null, "bypassed": [{"pathname", "at"}] where
 /// changes went past a gateway, "mirror": {"listed", "compared", "anchored", "anchors_compared"} of Blob where
 /// DynamoDB is the authority}],
+/// "indexes": [{"index", "expected", "entries", "half", "missing", "extra", "named"}] where they were compared,
 /// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
 /// With --adopt or --discard: {"command": "validate", "adopted": [pathname], "discarded": [[pathname, file]]}.
@@ -83,6 +87,9 @@ pub(crate) struct Validate {
     budget: BudgetFlags,
 }
 
+/// How long to wait before what moves is looked at again; grows with each look.
+const PATIENCE: Duration = Duration::from_millis(100);
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum LevelFlag {
     /// Versions, revs and keys.
@@ -106,6 +113,8 @@ struct ValidateReport<'a> {
     clean: bool,
     obstacles: Vec<String>,
     sweeps: &'a [SweepReport],
+    #[serde(skip_serializing_if = "<[IndexReport]>::is_empty")]
+    indexes: &'a [IndexReport],
     #[serde(flatten)]
     asked: Asked,
 }
@@ -127,7 +136,8 @@ pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Ex
     })?;
     let under = Under { authority: mode.phase.authority(), epoch: mode.epoch, session: String::new() };
     let sweeps = sweep(args, context, &stores, &stores.converger, &under).await?;
-    finish(context, &stores, &sweeps)
+    let indexes = indexes(args, context, &stores, &under, &sweeps).await?;
+    finish(context, &stores, &sweeps, &indexes)
 }
 
 /// What a sweep is made under.
@@ -213,10 +223,35 @@ pub(super) async fn look(context: &Context, stores: &Stores, level: Level) -> an
         }
         _ => sweep.run(&context.events, &context.cancel).await?,
     };
-    finish(context, stores, &[report])
+    finish(context, stores, &[report], &[])
 }
 
-fn finish(context: &Context, stores: &Stores, sweeps: &[SweepReport]) -> anyhow::Result<Exit> {
+/// After a full look that found nothing, whether each index returns what it must.
+async fn indexes(
+    args: &Validate,
+    context: &Context,
+    stores: &Stores,
+    under: &Under,
+    sweeps: &[SweepReport],
+) -> Result<Vec<IndexReport>> {
+    let clean = sweeps.last().is_some_and(|sweep| sweep.obstacles().is_empty());
+    let full = matches!(args.level, LevelFlag::Content) && under.authority == Authority::Source;
+    if !clean || !full {
+        return Ok(Vec::new());
+    }
+    let (control, target) = (&stores.converger.control, &stores.plan.plan.target);
+    let how = (context.clock.as_ref(), PATIENCE);
+    let reports = sweep::indexes::check(control.store(), target, how, &context.cancel).await?;
+    indexes_complete::keep(control, &reports, &stores.plan_hash, under.epoch, context.clock.now()).await?;
+    Ok(reports)
+}
+
+fn finish(
+    context: &Context,
+    stores: &Stores,
+    sweeps: &[SweepReport],
+    indexes: &[IndexReport],
+) -> anyhow::Result<Exit> {
     let last = sweeps.last();
     // A repair that settled everything leaves nothing that differs.
     let clean = last.is_some_and(|sweep| {
@@ -225,12 +260,15 @@ fn finish(context: &Context, stores: &Stores, sweeps: &[SweepReport]) -> anyhow:
                 && sweep.complete()
                 && sweep.self_test_passed()
     });
-    let obstacles = last.map(SweepReport::obstacles).unwrap_or_default();
+    let mut obstacles = last.map(SweepReport::obstacles).unwrap_or_default();
+    obstacles.extend(indexes.iter().flat_map(IndexReport::obstacles));
+    let clean = clean && indexes.iter().all(|report| report.obstacles().is_empty());
     context.output.report(&ValidateReport {
         command: "validate",
         clean,
         obstacles,
         sweeps,
+        indexes,
         asked: stores.asked(),
     })?;
     Ok(if clean { Exit::Done } else { Exit::DriftFound })
@@ -246,7 +284,7 @@ async fn repair(args: &Validate, context: &Context, stores: &Stores) -> anyhow::
         Err(error) if error.kind() != ErrorKind::Interrupted => session.close_unclean().await?,
         _ => session.close().await?,
     }
-    finish(context, stores, &result?)
+    finish(context, stores, &result?, &[])
 }
 
 async fn sweep(
@@ -284,7 +322,7 @@ fn one<'a>(stores: &'a Stores, converger: &'a Converger, level: Level, repair: b
         level,
         repair,
         allow_empty: plan.validation.allow_empty,
-        patience: Duration::from_millis(100),
+        patience: PATIENCE,
     }
 }
 
@@ -304,6 +342,9 @@ impl Report for ValidateReport<'_> {
                     write_drift(text, remaining)?;
                 }
             }
+        }
+        if !self.indexes.is_empty() {
+            writeln!(text, "indexes    {}", indexes_complete::in_words(self.indexes))?;
         }
         self.asked.write(text)?;
         if self.obstacles.is_empty() {

@@ -300,8 +300,9 @@ impl<'a> Drive<'a> {
     fn over(mut self, done: Done<String>) -> Result<Flip> {
         if done == Done::Committed {
             let pause_ms = self.held_ms();
+            let (mode, _) = self.commit.take().ok_or_else(raced)?;
             let (from, to) = (self.judged.phase, self.target);
-            return Ok(Flip { from, to, epoch: self.judged.epoch.next(), canary: None, pause_ms });
+            return Ok(Flip { from, to, epoch: mode.epoch, canary: None, pause_ms, mode });
         }
         if let Some(error) = self.failed.take() {
             let unknown = done == Done::Unknown;

@@ -23,7 +23,9 @@ use crate::clock::Clock;
 use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
-use crate::gate::{Facts, Gate, GateState, judge, shadow_reads, table_ready, writers_stopped};
+use crate::gate::{
+    Facts, Gate, GateState, indexes_complete, judge, shadow_reads, table_ready, writers_stopped,
+};
 use crate::plan::{CaptureMode, Plan};
 use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Epoch, Phase};
@@ -92,6 +94,9 @@ pub struct Flip {
     pub canary: Option<Share>,
     /// How long writes were held, in milliseconds: not at all where the authority stays.
     pub pause_ms: u64,
+    /// The mode item after.
+    #[serde(skip)]
+    pub mode: Mode,
 }
 
 /// What is read from DynamoDB in phase `canary` where nothing else is said.
@@ -145,6 +150,7 @@ impl Cutover<'_> {
         if let Some(mode) = &mode {
             shadow_reads::gather(self.control(), self.plan, mode, &mut facts).await?;
         }
+        indexes_complete::gather(self.plan, &mut facts);
         let required = Gate::required(from, target, self.plan.capture.mode);
         let mut gates: Vec<GateState> = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
         if from.authority() == Authority::Target {

@@ -48,6 +48,13 @@ impl Cutover<'_> {
         if !self.change(&seen, &to, Some(&audit)).await? {
             return Err(raced());
         }
-        Ok(Flip { from: seen.phase, to: to.phase, epoch: to.epoch, canary: to.canary, pause_ms: 0 })
+        Ok(Flip {
+            from: seen.phase,
+            to: to.phase,
+            epoch: to.epoch,
+            canary: to.canary.clone(),
+            pause_ms: 0,
+            mode: to,
+        })
     }
 }

@@ -9,6 +9,7 @@
 mod capture_continuous;
 mod drift_free;
 pub mod export_complete;
+pub mod indexes_complete;
 mod no_foreign;
 pub(crate) mod shadow_reads;
 pub mod table_ready;
@@ -41,6 +42,8 @@ pub enum Gate {
     CaptureContinuous,
     /// Full sweeps found nothing.
     DriftFree,
+    /// Each index returns the items it must.
+    IndexesComplete,
     /// Nobody writes past the gateways.
     NoForeign,
     /// Without gateways: the operator's word that nobody writes any more.
@@ -64,13 +67,14 @@ const TO_CANARY: [Gate; 6] = [
 
 impl Gate {
     /// All of them, in the order in which they open.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::TableReady,
         Self::ExportComplete,
         Self::MappingTotal,
         Self::BackfillComplete,
         Self::CaptureContinuous,
         Self::DriftFree,
+        Self::IndexesComplete,
         Self::NoForeign,
         Self::WritersStopped,
         Self::ShadowReads,
@@ -86,6 +90,7 @@ impl Gate {
             Self::BackfillComplete => "backfill-complete",
             Self::CaptureContinuous => "capture-continuous",
             Self::DriftFree => "drift-free",
+            Self::IndexesComplete => "indexes-complete",
             Self::NoForeign => "no-foreign",
             Self::WritersStopped => "writers-stopped",
             Self::ShadowReads => "shadow-reads",
@@ -102,6 +107,9 @@ impl Gate {
             Self::BackfillComplete => "migrate dual-write --once",
             Self::CaptureContinuous => {
                 "migrate dual-write, running; then migrate validate, until two in a row are clean"
+            }
+            Self::IndexesComplete => {
+                "migrate validate; an index that was just made may take a while to be filled"
             }
             Self::NoForeign => {
                 "point every writer at a gateway, and let migrate dual-write run for `timing.no_foreign`"
@@ -285,9 +293,11 @@ fn short(hash: &str) -> &str {
 #[must_use]
 pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
     match gate {
-        Gate::TableReady | Gate::ExportComplete | Gate::BackfillComplete | Gate::ShadowReads => {
-            from_evidence(gate, facts)
-        }
+        Gate::TableReady
+        | Gate::ExportComplete
+        | Gate::BackfillComplete
+        | Gate::IndexesComplete
+        | Gate::ShadowReads => from_evidence(gate, facts),
         Gate::MappingTotal => mapping_total(facts),
         Gate::CaptureContinuous => capture_continuous::judge(facts),
         Gate::NoForeign => no_foreign::judge(facts),

@@ -66,6 +66,10 @@ pub fn check(plan: &Plan) -> Result<(), Problem> {
     percent(plan.gates.shadow_reads.sample)
         .map_err(|problem| problem.within("sample").within("shadow-reads").within("gates"))?;
     percent(plan.canary.sample).map_err(|problem| problem.within("sample").within("canary"))?;
+    if plan.hook.as_ref().is_some_and(|hook| hook.command.first().is_none_or(String::is_empty)) {
+        let problem = Problem::new("it names no program: a list such as `[\"./told.sh\", \"--now\"]`");
+        return Err(problem.within("command").within("hook"));
+    }
     let compiled = CompiledPlan::new(plan)?;
     if plan.entities.is_empty() {
         return Err(Problem::new("there is no `[[entity]]`, so nothing would be migrated"));

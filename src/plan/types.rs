@@ -32,6 +32,9 @@ pub struct Plan {
     /// What a canary may cost. Part of the hash only where it is not the default.
     #[serde(default, skip_serializing_if = "CanaryPlan::is_default")]
     pub canary: CanaryPlan,
+    /// Who is told of each flip. Part of the hash only where there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hook: Option<HookPlan>,
     /// Windows and intervals.
     #[serde(default)]
     pub timing: TimingPlan,
@@ -215,6 +218,23 @@ impl Default for CanaryPlan {
 impl CanaryPlan {
     fn is_default(&self) -> bool {
         *self == Self::default()
+    }
+}
+
+/// `[hook]`: a command that is run after each flip.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HookPlan {
+    /// The program and its arguments; no shell is in between.
+    pub command: Vec<String>,
+    /// How long it may take before it is killed.
+    #[serde(default = "HookPlan::timeout")]
+    pub timeout: Span,
+}
+
+impl HookPlan {
+    const fn timeout() -> Span {
+        Span(Duration::from_secs(30))
     }
 }
 

@@ -28,6 +28,17 @@ pub enum Authority {
     Target,
 }
 
+impl Authority {
+    /// Its name in `--output json` and for hooks.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Source => "source",
+            Self::Target => "target",
+        }
+    }
+}
+
 impl Phase {
     /// The store that is right in this phase.
     #[must_use]

@@ -352,6 +352,7 @@ fn tail(text: &mut String) -> fmt::Result {
 - [ ] every blob has a rule, and nothing is in quarantine `gate: mapping-total`
 - [ ] every mapped blob is applied `gate: backfill-complete`
 - [ ] both stores agree `gate: drift-free`
+- [ ] each index returns every item that it must `gate: indexes-complete`
 "
     )
 }

@@ -11,6 +11,7 @@
 mod back;
 pub mod compare;
 pub mod drift;
+pub mod indexes;
 mod judge;
 mod ledger;
 mod live;

@@ -6,7 +6,7 @@
 
 mod faults;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -22,8 +22,8 @@ use super::store::{
 };
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::TargetPlan;
-use crate::value::{Item, Key, item_bytes};
+use crate::plan::{IndexPlan, TargetPlan};
+use crate::value::{Item, Key, Value, item_bytes};
 
 /// A page of the service ends at 1 MB; here it ends much earlier, so that paging is exercised.
 const PAGE_ITEMS_MAX: usize = 50;
@@ -43,6 +43,8 @@ struct State {
     /// Tokens of applied transactions. The service forgets them after ten minutes.
     tokens: HashMap<String, Digest>,
     held: Vec<Request>,
+    /// What reads of an index find instead of what it should hold.
+    lagging: VecDeque<(String, Vec<Item>)>,
 }
 
 #[derive(Debug)]
@@ -70,6 +72,11 @@ impl MemoryTarget {
         }
         drop(state);
         target
+    }
+
+    /// Has the next reads of an index find these instead of what it should hold, in turn; the last for good.
+    pub fn lag(&self, index: &str, views: impl IntoIterator<Item = Vec<Item>>) {
+        self.lock().lagging.extend(views.into_iter().map(|view| (index.to_owned(), view)));
     }
 
     /// No table at all: [`TargetStore::provision`] makes them.
@@ -168,10 +175,10 @@ impl MemoryTarget {
     async fn read<T>(
         &self,
         operation: Operation,
-        read: impl FnOnce(&State) -> Result<T> + Send,
+        read: impl FnOnce(&mut State) -> Result<T> + Send,
     ) -> Result<T> {
         match self.script.next(operation).await? {
-            None => read(&self.lock()),
+            None => read(&mut self.lock()),
             Some(Fault::Refused(kind)) => Err(refused(kind, operation)),
             Some(Fault::AppliedThenLost | Fault::Held) => {
                 Err(refused(ErrorKind::NotApplied, operation).message("the reply was lost"))
@@ -392,19 +399,44 @@ impl TargetStore for MemoryTarget {
         .await
     }
 
-    async fn count_index(&self, index: &str) -> Result<u64> {
-        self.read(Operation::CountIndex, |state| {
-            let stored = state.tables.get(&Table::Data).ok_or_else(|| missing(Table::Data))?;
-            let index = stored.facts.indexes.iter().find(|facts| facts.name == index).ok_or_else(|| {
-                Error::new(ErrorKind::NotFound, "count index").key(index).message("no such index")
-            })?;
-            let indexed = stored.rows.values().filter(|item| {
-                item.contains_key(&index.partition_key)
-                    && index.sort_key.as_ref().is_none_or(|sort| item.contains_key(sort))
-            });
-            Ok(indexed.count() as u64)
-        })
-        .await
+    async fn read_index(
+        &self,
+        index: &IndexPlan,
+        at: Option<(&str, &str)>,
+        each: &mut (dyn FnMut(Item) + Send),
+    ) -> Result<()> {
+        let (partition, sort) = (&index.partition_key, &index.sort_key);
+        let keys = self.layout.key_names(Table::Data);
+        let names = [keys.0, keys.1, partition, sort];
+        let found: Vec<Item> = self
+            .read(Operation::ReadIndex, |state| {
+                let stored = state.tables.get(&Table::Data).ok_or_else(|| missing(Table::Data))?;
+                if stored.facts.indexes.iter().all(|facts| facts.name != index.name) {
+                    return Err(Error::new(ErrorKind::NotFound, "read index")
+                        .key(&index.name)
+                        .message("no such index"));
+                }
+                let text = |item: &Item, name: &str| item.get(name).and_then(Value::as_s).map(str::to_owned);
+                let asked = |item: &&Item| match (text(item, partition), text(item, sort)) {
+                    (Some(partition), Some(sort)) => at.is_none_or(|at| at == (&*partition, &*sort)),
+                    _ => false,
+                };
+                let keys = |item: &Item| {
+                    let named = item.iter().filter(|(name, _)| names.contains(&name.as_str()));
+                    named.map(|(name, value)| (name.clone(), value.clone())).collect()
+                };
+                let lagging = state.lagging.front().filter(|(name, _)| *name == index.name);
+                let Some((_, view)) = lagging.cloned() else {
+                    return Ok(stored.rows.values().filter(asked).map(keys).collect());
+                };
+                if state.lagging.len() > 1 {
+                    state.lagging.pop_front();
+                }
+                Ok(view.iter().filter(asked).map(keys).collect())
+            })
+            .await?;
+        found.into_iter().for_each(each);
+        Ok(())
     }
 
     async fn describe(&self, table: Table) -> Result<Option<TableFacts>> {

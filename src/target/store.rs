@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::plan::TargetPlan;
+use crate::plan::{IndexPlan, TargetPlan};
 use crate::value::{Item, Key, Value};
 
 /// Which of the two tables.
@@ -333,8 +333,15 @@ pub trait TargetStore: Send + Sync + 'static {
     /// created. Batches are cut inside, any number of items. Not a transaction: each stands for itself.
     async fn insert(&self, table: Table, items: Vec<Item>) -> Result<Vec<bool>>;
 
-    /// How many items of the data table an index holds. Counts pages of a scan, so it costs a read of the index.
-    async fn count_index(&self, index: &str) -> Result<u64>;
+    /// What an index of the data table holds: all of it, or what has this partition key and this sort key in it. Each
+    /// item comes with its keys in the table and in the index, and with nothing else. An index follows the table a moment
+    /// later, and a read of it costs as if whole items were read.
+    async fn read_index(
+        &self,
+        index: &IndexPlan,
+        at: Option<(&str, &str)>,
+        each: &mut (dyn FnMut(Item) + Send),
+    ) -> Result<()>;
 
     /// What is written to the data table from now on; none where it has no stream.
     async fn changes(&self) -> Result<Option<Box<dyn Changes>>> {

@@ -149,7 +149,7 @@ macro_rules! target_contract {
             large_batches_are_cut,
             items_have_a_limit,
             keys_have_limits,
-            indexes_are_counted,
+            indexes_are_read,
             provisioning_is_repeatable,
             other_keys_are_not_touched,
             a_scan_brings_only_what_it_asks_for,

@@ -42,6 +42,8 @@ mod mapping;
 mod mapping_local;
 #[cfg(feature = "embedded")]
 mod migration;
+#[cfg(feature = "embedded")]
+mod mode;
 mod plan;
 mod shapes;
 mod support;

@@ -138,6 +138,11 @@ impl Sandbox {
 }
 
 impl Running {
+    /// Waits for its end, and returns the exit code.
+    pub(crate) fn end(mut self) -> Option<i32> {
+        self.0.wait().unwrap().code()
+    }
+
     /// Sends SIGINT or SIGTERM (by name, without `SIG`), and returns the exit code.
     pub(crate) fn signal(mut self, name: &str) -> Option<i32> {
         let id = self.0.id().to_string();

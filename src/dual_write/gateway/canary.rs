@@ -19,6 +19,7 @@ use crate::blob::{ETag, Head, Pathname};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::hook;
 use crate::plan::CanaryPlan;
 use crate::protocol::canary::{Bounds, Counts, Held, ServeFrom, serve_from, turn_back};
 use crate::protocol::phase::Phase;
@@ -232,25 +233,45 @@ impl Gateway {
     }
 
     /// Ends the canary, if it costs more than the plan allows: reads come from Blob again.
-    pub(super) async fn turn_back(&self, mode: &Mode, name: &str) {
+    pub(super) async fn turn_back(self: &Arc<Self>, mode: &Mode, name: &str) {
         if mode.phase != Phase::Canary || mode.hold.is_some() {
             return;
         }
         let Some(why) = turn_back(self.canary.counts(mode.step), self.canary.bounds) else { return };
         let to = mode.stepped(Phase::Shadow, None, self.clock().now(), &mode.plan_hash);
         let evidence = [("canary".to_owned(), why.to_string())].into();
-        let audit = Audit::of_step(mode.phase, &to, &format!("gateway {name}"), evidence);
+        let who = format!("gateway {name}");
+        let audit = Audit::of_step(mode.phase, &to, &who, evidence);
         match self.within(self.control().flip(mode, &to, Some(&audit))).await {
             Ok(true) => {
                 self.door.saw(&to);
                 self.events.report(Event::Warning(format!(
                     "{why}: the canary is ended, and reads come from Blob again (phase shadow)"
                 )));
+                self.tell_hook(mode.phase, to, who);
             }
             // Somebody was faster: the next look shows it.
             Ok(false) => {}
             Err(error) => tracing::warn!(%error, "the canary could not be ended; it is tried again"),
         }
+    }
+}
+
+impl Gateway {
+    /// Runs the plan's hook, which nobody waits for.
+    fn tell_hook(self: &Arc<Self>, from: Phase, to: Mode, who: String) {
+        let Some(hook) = self.hook.clone() else { return };
+        let gateway = Arc::clone(self);
+        self.running.spawn(async move {
+            let told = hook::tell(&hook, gateway.control(), gateway.clock(), (from, &to), &who).await;
+            gateway.events.report(match told {
+                Ok(run) if run.ok => Event::Note(run.to_string()),
+                Ok(run) => Event::Warning(run.to_string()),
+                Err(error) => {
+                    Event::Warning(format!("the hook has run; the audit log does not say so: {error}"))
+                }
+            });
+        });
     }
 }
 

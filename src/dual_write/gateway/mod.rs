@@ -43,7 +43,7 @@ use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::mapping::Rule;
-use crate::plan::{MirrorMode, Plan};
+use crate::plan::{HookPlan, MirrorMode, Plan};
 use crate::protocol::intent::Reply;
 use crate::target::control::Control;
 
@@ -102,6 +102,7 @@ pub(super) struct Gateway {
     running: TaskTracker,
     shadow: Shadow,
     canary: Canary,
+    hook: Option<HookPlan>,
     counts: Counts,
 }
 
@@ -129,6 +130,7 @@ impl DualWrite {
             running: TaskTracker::new(),
             shadow: Shadow::new(&plan.gates.shadow_reads),
             canary: Canary::new(&plan.canary),
+            hook: plan.hook.clone(),
             counts: Counts::default(),
         }))
     }

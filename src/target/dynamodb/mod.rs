@@ -34,7 +34,7 @@ use super::store::{
 };
 use crate::clock::Clock;
 use crate::error::Result;
-use crate::plan::TargetPlan;
+use crate::plan::{IndexPlan, TargetPlan};
 use crate::value::{Item, Key};
 
 /// Both tables in DynamoDB, or in an engine that speaks its API.
@@ -126,8 +126,13 @@ impl TargetStore for DynamoTarget {
         self.0.insert(table, items).await
     }
 
-    async fn count_index(&self, index: &str) -> Result<u64> {
-        self.0.count_index(index).await
+    async fn read_index(
+        &self,
+        index: &IndexPlan,
+        at: Option<(&str, &str)>,
+        each: &mut (dyn FnMut(Item) + Send),
+    ) -> Result<()> {
+        self.0.read_index(index, at, each).await
     }
 
     async fn changes(&self) -> Result<Option<Box<dyn Changes>>> {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use aws_sdk_dynamodb::types::{KeysAndAttributes, Select};
+use aws_sdk_dynamodb::types::KeysAndAttributes;
 use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::Shared;
@@ -10,6 +10,7 @@ use super::encode::{self, Attributes};
 use super::expression::Expression;
 use super::pace::Repeat;
 use crate::error::{ErrorKind, Result};
+use crate::plan::IndexPlan;
 use crate::target::store::{Page, Query, Scan, Table};
 use crate::value::{Item, Key, Value};
 
@@ -137,31 +138,54 @@ impl Shared {
         page(names, reply.items, reply.last_evaluated_key)
     }
 
-    pub(super) async fn count_index(&self, index: &str) -> Result<u64> {
+    pub(super) async fn read_index(
+        &self,
+        index: &IndexPlan,
+        at: Option<(&str, &str)>,
+        each: &mut (dyn FnMut(Item) + Send),
+    ) -> Result<()> {
         let name = self.layout.table_name(Table::Data);
-        let call = self.call("count index", index, false);
+        let (partition, sort) = self.layout.key_names(Table::Data);
+        let call = self.call("read index", &index.name, false);
+        let keys = [partition, sort, &index.partition_key, &index.sort_key].map(str::to_owned);
+        let mut expression = Expression::only(&keys).unwrap_or_default();
+        let only = std::mem::take(&mut expression.text);
+        let asked = at.map(|(partition, sort)| {
+            let names = [&index.partition_key, &index.sort_key].map(|name| expression.name(name));
+            let values = [partition, sort].map(|text| expression.value(&Value::s(text)));
+            format!("{} = {} AND {} = {}", names[0], values[0], names[1], values[1])
+        });
+        let (names, values) = expression.into_parts();
         let mut after = None;
-        let mut count = 0;
         loop {
-            let reply = self
-                .attempts(Repeat::Guarded)
-                .run(|| async {
-                    self.client
-                        .scan()
-                        .table_name(name)
-                        .index_name(index)
-                        .select(Select::Count)
-                        .set_exclusive_start_key(after.clone())
-                        .send()
-                        .await
-                        .map_err(|error| call.convert(error))
-                })
-                .await?;
-            count += u64::try_from(reply.count)
-                .map_err(|cause| call.error(ErrorKind::Corrupt).message("a negative count").source(cause))?;
-            after = reply.last_evaluated_key;
+            let mut attempts = self.attempts(Repeat::Guarded);
+            let (items, last) = match &asked {
+                None => {
+                    let scan = self.client.scan().table_name(name).index_name(&index.name);
+                    let scan =
+                        scan.projection_expression(&only).set_expression_attribute_names(names.clone());
+                    let scan = scan.set_exclusive_start_key(after);
+                    let send = || async { scan.clone().send().await.map_err(|error| call.convert(error)) };
+                    let reply = attempts.run(send).await?;
+                    (reply.items, reply.last_evaluated_key)
+                }
+                Some(asked) => {
+                    let query = self.client.query().table_name(name).index_name(&index.name);
+                    let query = query.projection_expression(&only).key_condition_expression(asked);
+                    let query = query.set_expression_attribute_names(names.clone());
+                    let query = query.set_expression_attribute_values(values.clone());
+                    let query = query.set_exclusive_start_key(after);
+                    let send = || async { query.clone().send().await.map_err(|error| call.convert(error)) };
+                    let reply = attempts.run(send).await?;
+                    (reply.items, reply.last_evaluated_key)
+                }
+            };
+            for item in items.into_iter().flatten() {
+                each(encode::read_item(item)?);
+            }
+            after = last;
             if after.is_none() {
-                return Ok(count);
+                return Ok(());
             }
         }
     }

@@ -20,8 +20,8 @@ pub enum Operation {
     Transact,
     /// [`insert`](crate::target::TargetStore::insert).
     Insert,
-    /// [`count_index`](crate::target::TargetStore::count_index).
-    CountIndex,
+    /// [`read_index`](crate::target::TargetStore::read_index).
+    ReadIndex,
     /// [`describe`](crate::target::TargetStore::describe).
     Describe,
     /// [`provision`](crate::target::TargetStore::provision).
@@ -36,7 +36,7 @@ impl Operation {
             Self::Scan => "scan table",
             Self::Transact => "write transaction",
             Self::Insert => "insert items",
-            Self::CountIndex => "count index",
+            Self::ReadIndex => "read index",
             Self::Describe => "describe table",
             Self::Provision => "provision table",
         }

@@ -1,6 +1,7 @@
 //! What tables hold and how they are made: sizes, keys, indexes, provisioning.
 
 use super::*;
+use crate::plan::IndexPlan;
 use crate::target::store::ProvisionResult;
 use crate::value::{ITEM_BYTES_MAX, item_bytes};
 
@@ -84,9 +85,13 @@ pub async fn keys_have_limits(subject: &Subject) {
     assert_eq!(scan_all(store, 1).await.len(), 1);
 }
 
-/// An index counts the items that have both of its keys.
-pub async fn indexes_are_counted(subject: &Subject) {
+/// An index holds the items that have both of its keys, and tells the keys alone.
+pub async fn indexes_are_read(subject: &Subject) {
     let store = subject.provisioned().await;
+    let read = async |index: &IndexPlan, at| {
+        let mut items = Vec::new();
+        store.read_index(index, at, &mut |item| items.push(item)).await.map(|()| items)
+    };
     let items = (0..30).map(|n| {
         let mut attributes = vec![("gsi1pk", Value::s("ALL"))];
         if n % 3 != 0 {
@@ -95,9 +100,14 @@ pub async fn indexes_are_counted(subject: &Subject) {
         item("p", &format!("{n}"), &attributes)
     });
     store.insert(Table::Data, items.collect()).await.unwrap();
-    assert_eq!(store.count_index("GSI1").await.unwrap(), 20);
-    assert_eq!(store.count_index("GSI2").await.unwrap(), 0);
-    assert_eq!(kind(store.count_index("GSI9").await), ErrorKind::NotFound);
+    let [first, second] = [&subject.plan.indexes[0], &subject.plan.indexes[1]];
+    assert_eq!(read(first, None).await.unwrap().len(), 20);
+    assert_eq!(read(second, None).await.unwrap(), []);
+    let expected = item("p", "7", &[("gsi1pk", Value::s("ALL")), ("gsi1sk", Value::s("7"))]);
+    assert_eq!(read(first, Some(("ALL", "7"))).await.unwrap(), [expected]);
+    assert_eq!(read(first, Some(("ALL", "9"))).await.unwrap(), []);
+    let unknown = IndexPlan { name: "GSI9".to_owned(), ..first.clone() };
+    assert_eq!(kind(read(&unknown, None).await), ErrorKind::NotFound);
 }
 
 /// Provisioning creates both tables once, says so, and finds everything in place the next time.

@@ -155,11 +155,14 @@ async fn each_closed_gate_is_named_and_nothing_changes() {
         let mut plan = rig.plan.clone();
         let mut closes = gate.to_string();
         match gate {
-            Gate::TableReady => plan.target.indexes.push(IndexPlan {
-                name: "GSI1".to_owned(),
-                partition_key: "gsi1pk".to_owned(),
-                sort_key: "gsi1sk".to_owned(),
-            }),
+            Gate::TableReady | Gate::IndexesComplete => {
+                plan.target.indexes.push(IndexPlan {
+                    name: "GSI1".to_owned(),
+                    partition_key: "gsi1pk".to_owned(),
+                    sort_key: "gsi1sk".to_owned(),
+                });
+                closes = "table-ready, indexes-complete".to_owned();
+            }
             Gate::ExportComplete | Gate::BackfillComplete => {
                 let failed = Evidence { passed: false, ..evidence(&rig, gate) };
                 rig.control.put_evidence(&failed).await.unwrap();
