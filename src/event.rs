@@ -22,6 +22,14 @@ pub enum Task {
     Judge,
     /// Converging drifted keys.
     Repair,
+    /// Saving the control table.
+    Archive,
+    /// Deleting blobs.
+    Delete,
+    /// Removing retained bytes.
+    Drop,
+    /// Removing `_source` from items.
+    Strip,
 }
 
 impl Task {
@@ -37,6 +45,10 @@ impl Task {
             Self::Scan => "scan items",
             Self::Judge => "judge",
             Self::Repair => "repair",
+            Self::Archive => "archive",
+            Self::Delete => "delete blobs",
+            Self::Drop => "drop bytes",
+            Self::Strip => "strip items",
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod media;
 pub mod memory;
 pub mod rules;
 pub mod server;
+pub mod space;
 pub mod spool;
 pub mod store;
 pub mod suffix;

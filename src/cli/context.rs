@@ -15,7 +15,9 @@ use super::flags::GlobalFlags;
 use super::output::Output;
 use super::progress::Progress;
 use super::settings::{self, Environment, SourceUrl, TargetEndpoint};
+use crate::blob::BlobStore;
 use crate::blob::client::{Config, HttpBlob};
+use crate::blob::space::BlobSpace;
 use crate::clock::{Clock, SystemClock};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
@@ -26,6 +28,7 @@ use crate::target::TargetStore;
 use crate::target::dynamodb::{DynamoConfig, DynamoTarget};
 #[cfg(feature = "embedded")]
 use crate::target::embedded::{Engine, Location};
+use crate::target::space::TargetSpace;
 
 /// What every command gets.
 pub(crate) struct Context {
@@ -108,12 +111,15 @@ impl Context {
             return Ok(settings);
         }
         let (flags, environment) = (&self.flags, &self.environment);
-        let loaded = plan::load(&flags.plan, &settings::overrides(flags, environment))?;
+        let mut loaded = plan::load(&flags.plan, &settings::overrides(flags, environment))?;
         let source = SourceUrl::resolve(flags, &loaded.plan.source, environment)?;
         let target = TargetEndpoint::resolve(flags, environment)?;
         loaded.require_local(settings::is_loopback(&source.url) && target.is_local())?;
         for changed in &loaded.overrides {
             self.output.note(format_args!("plan: {} = {}", changed.key, changed.value));
+        }
+        if flags.drill_step {
+            loaded.plan.hook = None;
         }
         let plan = Arc::new(loaded.plan.clone());
         let snapshot = match &flags.snapshot {
@@ -179,6 +185,14 @@ impl Context {
         Ok(Arc::new(HttpBlob::new(Config { forwards: true, ..config })?))
     }
 
+    /// The same store, or a drill's part of it.
+    pub(crate) fn within(&self, store: Arc<dyn BlobStore>) -> Arc<dyn BlobStore> {
+        match &self.flags.space {
+            Some(name) => Arc::new(BlobSpace::new(store, name)),
+            None => store,
+        }
+    }
+
     fn connect_source(&self, plan: &SourcePlan, at: &SourceUrl) -> Result<Arc<HttpBlob>> {
         let token = self.environment.token()?.expose_secret().into();
         let source = HttpBlob::new(Config {
@@ -197,7 +211,10 @@ impl Context {
     pub(crate) async fn target(&self) -> Result<Arc<dyn TargetStore>> {
         let target = self.target.get_or_try_init(|| self.connect()).await?;
         let store: Arc<dyn TargetStore> = Arc::clone(&target.store) as _;
-        Ok(store)
+        Ok(match &self.flags.space {
+            Some(name) => Arc::new(TargetSpace::new(store, &self.plan()?.target, name)),
+            None => store,
+        })
     }
 
     async fn connect(&self) -> Result<Target> {

@@ -7,6 +7,8 @@ use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::context::Context;
+use super::drill::{self, Drill};
+use super::finish::{self, FinishFlags};
 use super::output::Report;
 use super::stores::Stores;
 use crate::cutover::steps::steps;
@@ -20,7 +22,9 @@ use crate::protocol::phase::{Authority, Phase};
 
 /// Make DynamoDB the store that is read, once every gate is open
 ///
-/// Takes one step, by default the next one: capture → shadow (reads from Blob, compared with DynamoDB) → canary
+/// Without arguments it says where the migration stands, what stands in the way of the next step, and which that is.
+///
+/// Takes one step, with --to, or with --yes the next one: capture → shadow (reads from Blob, compared with DynamoDB) → canary
 /// (a share of the keys from DynamoDB where it has Blob's version) → cutover (everything from DynamoDB, which is
 /// the authority). Each gate of the step is judged from stored evidence. If one is closed, it says which, why,
 /// and what opens it, and changes nothing (exit 4). Steps before the cutover, and back to `shadow` or `capture`,
@@ -35,6 +39,16 @@ use crate::protocol::phase::{Authority, Phase};
 /// is named (exit 6): while Blob is the authority its gateways go on without the control table, so silence is
 /// no consent. Loads and repairs must be over.
 ///
+/// --drill takes all of these steps there and back, up to the cutover and from it, with a gateway and an application that
+/// writes through it, and proves that nothing failed and nothing was lost. Nothing of the application's is touched: its
+/// blobs are below `migrate-drill/`, which no plan maps, its items and rows in one partition of each table, without
+/// `_source`; both are removed in the end. It takes about a minute, and opens the gate `rollback-drilled`.
+///
+/// The step to `final` ends the migration, and there is no way back from it: one clean comparison since the cutover, and no
+/// gateway that runs. Then the control table is saved to a file and read back, the retained bytes are dropped, with
+/// --strip `_source` goes from the items, and with --delete-source the blobs that DynamoDB holds, once a copy of the
+/// snapshot was read back that holds their bytes. It can be stopped and run again. It says what is left to do by hand.
+///
 /// After each step the plan's `[hook]` is run, if it has one, with the new mode as JSON on its stdin.
 ///
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
@@ -43,18 +57,26 @@ use crate::protocol::phase::{Authority, Phase};
 /// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
 /// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "hook": {"command", "ok", "ended",
-/// "took_ms"} where the plan has one, "steps": [text]}.
+/// "took_ms"} where the plan has one, "steps": [text]}. To final: {"command": "cutover", "dry_run", "standing" (null
+/// where this is phase final already), "flip", "hook", "deletable": {"blobs", "bytes", "kept": [[pathname, why]],
+/// "kept_count"} and "deleted": {"blobs", "kept", "kept_count"} with --delete-source, "archive": {"file", "rows",
+/// "sha256", "found"}, "snapshot", "removed": {"anchors", "rows", "stripped"}, "by_hand": [text]}. With --drill:
+/// {"command": "cutover", "drill", "writes", "pauses_ms": [there, back], "slowest_ms", "seconds", "summary"}.
 ///
-/// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
+/// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed, or blobs stay that were to be deleted; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
 /// be over, somebody else holds the mode, or there is no such step.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate cutover --dry-run     what stands in the way, and every step; changes nothing
-  migrate cutover               the next step
+  migrate cutover               where it stands, and what is next
+  migrate cutover --to shadow   one step
+  migrate cutover --to shadow --wait    the same as soon as its gates open
   migrate cutover --to canary --percent 25 --prefix signups/
   migrate cutover --writers-stopped   without gateways: then, later, validate --sweeps 2
   migrate cutover --without blue    the machine of the gateway \"blue\" is gone
-  migrate cutover --rollback    one step back; from cutover to reading Blob")]
+  migrate cutover --drill       there and back on data of its own, before it counts
+  migrate cutover --rollback    one step back; from cutover to reading Blob
+  migrate cutover --to final --strip    the end of the migration")]
 pub(crate) struct Cutover {
     /// Judge every gate and show every step; change nothing
     #[arg(long)]
@@ -94,6 +116,15 @@ pub(crate) struct Cutover {
     #[arg(long)]
     wait: bool,
 
+    /// Exercise the cutover and the way back on data of its own, with the very commands that do it: beside the
+    /// application's data in both stores, or with what the snapshot holds on this machine
+    #[arg(long, value_name = "WHERE", num_args = 0..=1, default_missing_value = "stores",
+          conflicts_with_all = ["to", "rollback", "dry_run", "wait"])]
+    drill: Option<Drill>,
+
+    #[command(flatten)]
+    finish: FinishFlags,
+
     /// Who does it, for the audit log [default: user@host]
     #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
     who: Option<String>,
@@ -128,13 +159,34 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         who: args.who.clone().unwrap_or_else(|| context.environment.operator.clone()),
     };
     let target = if args.rollback { Some(back(&flipping).await?) } else { args.to };
+    args.finish.check(target)?;
+    if let Some(drill) = args.drill {
+        if drill == Drill::Stores {
+            confirm(context, "Run a drill in a part of both stores, beside the application's data?").await?;
+        }
+        return drill::run(drill, context, &stores, &flipping).await;
+    }
+    // Without a word of what to do it says where one stands.
+    let named = target.is_some() || args.percent.is_some() || !args.prefix.is_empty() || args.cancel_hold;
+    let explains = args.dry_run || !(named || args.wait || context.flags.yes);
     if !args.dry_run {
         flipping.without(&args.without).await?;
+    }
+    if target == Some(Phase::Final) {
+        return finish::run(args.dry_run, &args.finish, context, &stores, &flipping).await;
     }
     if args.writers_stopped {
         flipping.writers_stopped().await?;
     }
     let mut standing = flipping.standing(target).await?;
+    if standing.target == Phase::Final && !explains {
+        return Err(Error::new(ErrorKind::Usage, "cut over")
+            .message(
+                "the next step is to final, from which there is no way back: it is taken by its name alone",
+            )
+            .hint("`migrate cutover --to final`; `migrate cutover --rollback` goes back")
+            .into());
+    }
     let share = share(args, &standing)?;
     let sure = match &share {
         Some(share) => format!("Read {share} from DynamoDB?"),
@@ -144,12 +196,12 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
     let mut waiting = Waiting::default();
     let flip = loop {
         let closed = standing.closed().next().is_some();
-        if !args.dry_run && !asked && (args.wait || !closed) {
+        if !explains && !asked && (args.wait || !closed) {
             confirm(context, &sure).await?;
             asked = true;
         }
         if !closed {
-            if args.dry_run {
+            if explains {
                 break None;
             }
             let flipped = match &share {
@@ -199,7 +251,12 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
 }
 
 /// Runs the plan's hook after a flip. The flip stands, whatever comes of it.
-async fn told(hook: &HookPlan, flipping: &Flipping<'_>, flip: &Flip, context: &Context) -> HookRun {
+pub(super) async fn told(
+    hook: &HookPlan,
+    flipping: &Flipping<'_>,
+    flip: &Flip,
+    context: &Context,
+) -> HookRun {
     let (control, clock) = (&flipping.converger.control, &context.clock);
     let run = hook::tell(hook, control, clock, (flip.from, &flip.mode), &flipping.who).await;
     run.unwrap_or_else(|error| {
@@ -237,11 +294,11 @@ impl Waiting {
 }
 
 fn phase_named(text: &str) -> Result<Phase, String> {
-    let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover];
+    let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover, Phase::Final];
     phases
         .into_iter()
         .find(|phase| phase.as_str() == text)
-        .ok_or_else(|| "a phase is capture, shadow, canary or cutover".to_owned())
+        .ok_or_else(|| "a phase is capture, shadow, canary, cutover or final".to_owned())
 }
 
 /// The phase that the way back leads to.
@@ -307,7 +364,11 @@ impl Report for CutoverReport<'_> {
         }
         let closed = self.standing.closed().count();
         match (closed, self.ready) {
-            (0, true) => writeln!(text, "result     every gate is open"),
+            (0, true) => writeln!(
+                text,
+                "result     every gate is open; the step is `migrate cutover --to {}`",
+                self.standing.target
+            ),
             (0, false) => writeln!(text, "result     nothing was migrated yet"),
             (closed, _) => writeln!(
                 text,

@@ -3,8 +3,6 @@
 //! The Blob server runs in this process; every step is this program again, started with the command line
 //! that is shown. Nothing leaves the machine.
 
-mod gateway;
-
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,13 +11,12 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail, ensure};
 use serde::Serialize;
 
-use gateway::Gateway;
-
 use super::context::Context;
 use super::output::Report;
+use super::rehearsal::{Gateway, Record};
 use crate::blob::memory::{MemoryBlob, MemoryConfig};
 use crate::blob::server::{Server, ServerConfig};
-use crate::blob::store::PutOptions;
+use crate::blob::store::{Access, PutOptions};
 use crate::clock::Clock;
 use crate::converge::source_value;
 use crate::error::Exit;
@@ -42,7 +39,7 @@ const SEED: u64 = 2026;
 ///
 /// Starts a Blob server with example data and an embedded DynamoDB, then runs the real commands one after
 /// the other: provision, export, a gateway, the step to shadow, a step that is refused, a corruption that validate
-/// finds and repairs, the canary, the cutover and the way back, all while an application reads and writes through
+/// finds and repairs, the canary, a drill, the cutover, the way back and a second cutover, all while an application reads and writes through
 /// the gateway. Nothing leaves this machine; it takes about a minute.
 ///
 /// With `--output json`: {"command": "demo", "blobs", "steps", "seconds", "kept"}.
@@ -125,6 +122,10 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.under_load(&gateway, &["cutover", "--to", "canary", "--percent", "10", "--wait", "--yes"]).await?;
     stage.visit(&gateway, READS).await?;
     stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
+    stage.say(
+        "The way back has to be known before it is needed: a drill goes there and back, on data of its own.",
+    );
+    stage.step(&["cutover", "--drill", "--yes"], Exit::Done).await?;
     stage.say("Every gate is open. The boxes of the plan are ticked, and the reads are flipped under load.");
     stage.step(&["status", "--write-plan"], Exit::Done).await?;
     stage.under_load(&gateway, &["cutover", "--yes"]).await?;
@@ -134,6 +135,12 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.step(&["cutover", "--rollback"], Exit::GateClosed).await?;
     stage.step(&["validate"], Exit::Done).await?;
     stage.under_load(&gateway, &["cutover", "--rollback", "--yes"]).await?;
+    stage.say("And once more: what was proven before a way back does not count after it.");
+    stage.step(&["dual-write", "--once"], Exit::Done).await?;
+    stage.visit(&gateway, READS).await?;
+    stage.step(&["validate", "--sweeps", "2"], Exit::Done).await?;
+    stage.under_load(&gateway, &["cutover", "--to", "canary", "--wait", "--yes"]).await?;
+    stage.under_load(&gateway, &["cutover", "--to", "cutover", "--wait", "--yes"]).await?;
     stage.step(&["status", "--audit"], Exit::Done).await
 }
 
@@ -210,7 +217,7 @@ impl Stage<'_> {
 
     /// An application that writes and reads through the gateway for a while.
     async fn visit(&mut self, gateway: &Gateway, count: usize) -> anyhow::Result<()> {
-        let application = gateway.application(count);
+        let application = gateway.application(TOKEN, count, record);
         let written = tokio::task::spawn_blocking(move || application.end()).await;
         let count = written.context("wait for the application")??.count;
         self.say(&format!("The application wrote {count} times, and read each again."));
@@ -219,7 +226,7 @@ impl Stage<'_> {
 
     /// A step while an application writes through the gateway, every write of which must succeed.
     async fn under_load(&mut self, gateway: &Gateway, arguments: &[&str]) -> anyhow::Result<()> {
-        let application = gateway.application(usize::MAX);
+        let application = gateway.application(TOKEN, usize::MAX, record);
         let stepped = self.step(arguments, Exit::Done).await;
         let written = tokio::task::spawn_blocking(move || application.stop()).await;
         stepped?;
@@ -268,6 +275,19 @@ impl Stage<'_> {
         }
         tokio::task::spawn_blocking(move || engine.stop()).await??;
         Ok(())
+    }
+}
+
+/// What the demo's application writes.
+fn record(number: usize) -> Record {
+    let body = format!(
+        r#"{{"email": "demo{number}@example.com", "fullName": "Written During The Flip", "signupDate": "2026-01-01T00:00:00.000Z"}}"#
+    );
+    Record {
+        pathname: format!("signups/{number:016x}_1767225600000-demo.json"),
+        content_type: "application/json".to_owned(),
+        access: Access::Public,
+        body: body.into(),
     }
 }
 

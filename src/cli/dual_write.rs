@@ -187,9 +187,12 @@ pub(crate) async fn run(args: &DualWrite, context: &Context) -> anyhow::Result<E
 /// The gateway, and what runs beside it, until it is stopped.
 async fn serve(args: &DualWrite, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
     let plan = &stores.plan.plan;
+    if context.flags.drill_step {
+        super::interrupt::with_parent(context.cancel.clone());
+    }
     let tls = args.tls.load()?;
     serving::warn_of_plain_text(args.listen, context);
-    let upstream: Arc<dyn BlobStore> = context.forwarder()?;
+    let upstream = context.within(context.forwarder()? as Arc<dyn BlobStore>);
     let first = ListRequest { prefix: plan.source.prefix.clone(), limit: Some(1), ..ListRequest::default() };
     match upstream.list(&first).await {
         // A store that is out of reach comes back; a wrong token or URL does not become right.

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::{self, Report};
+use crate::blob::BlobStore;
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::snapshot::budget::Estimate;
 use crate::snapshot::{Export as Exporter, ExportOptions, ExportReport, Snapshot};
@@ -49,7 +50,7 @@ pub(crate) async fn run(args: &Export, context: &Context) -> anyhow::Result<Exit
     let source = context.source()?;
     let exporter = Exporter {
         meter: source.meter(),
-        source,
+        source: context.within(source as Arc<dyn BlobStore>),
         paced: settings.paces_source(),
         plan: Arc::clone(&settings.plan),
         mapper: context.mapper()?,

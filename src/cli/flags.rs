@@ -43,6 +43,14 @@ pub(crate) struct GlobalFlags {
     #[arg(long, global = true, value_name = "WHEN", default_value = "auto")]
     pub(crate) color: ColorChoice,
 
+    /// Work in a drill's own part of both stores
+    #[arg(long, global = true, value_name = "NAME", hide = true)]
+    pub(crate) space: Option<String>,
+
+    /// One of the steps of a drill or a demo: nobody is told of flips, and a gateway ends when its stdin does
+    #[arg(long, global = true, hide = true)]
+    pub(crate) drill_step: bool,
+
     /// Answer every question with yes
     #[arg(long, short = 'y', global = true)]
     pub(crate) yes: bool,

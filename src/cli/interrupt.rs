@@ -62,3 +62,12 @@ impl Signals {
         }
     }
 }
+
+/// Cancels when stdin ends: whoever started this process is gone, however that was.
+pub(super) fn with_parent(cancel: CancellationToken) {
+    // Nobody waits for this thread: it ends with the process.
+    std::thread::spawn(move || {
+        std::io::copy(&mut std::io::stdin(), &mut std::io::sink()).ok();
+        cancel.cancel();
+    });
+}

@@ -149,16 +149,21 @@ impl Output {
 
     /// Asks a question that is answered with yes or no; none where nobody is there to answer.
     pub(crate) async fn ask(&self, question: &str) -> Option<bool> {
+        let answer = self.ask_for(&format!("{question} [y/N]")).await?;
+        Some(matches!(answer.to_lowercase().as_str(), "y" | "yes"))
+    }
+
+    /// Asks for a line; none where nobody is there to answer.
+    pub(crate) async fn ask_for(&self, question: &str) -> Option<String> {
         if !self.can_ask() {
             return None;
         }
-        self.stderr(format_args!("{question} [y/N] "));
+        self.stderr(format_args!("{question} "));
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
             io::stdin().read_line(&mut answer).map(|_| answer)
         });
-        let answer = answer.await.ok()?.ok()?;
-        Some(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
+        Some(answer.await.ok()?.ok()?.trim().to_owned())
     }
 
     /// A writer for logs that leaves the progress bars whole.

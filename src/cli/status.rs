@@ -83,9 +83,9 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
     };
     let standing = forward(&flipping).await?;
     let mode = control.mode().await?;
-    let boxes_changed =
-        if args.write_plan { Some(stores.write_ticks(&ticks(standing.as_ref()))?) } else { None };
     let phase = mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
+    let boxes_changed =
+        if args.write_plan { Some(stores.write_ticks(&ticks(phase, standing.as_ref()))?) } else { None };
     let report = StatusReport {
         command: "status",
         plan: context.flags.plan.display().to_string(),
@@ -118,10 +118,12 @@ async fn forward(flipping: &Cutover<'_>) -> Result<Option<Standing>> {
 }
 
 /// After a cutover every gate was open: its boxes stay ticked.
-fn ticks(standing: Option<&Standing>) -> BTreeMap<String, bool> {
+fn ticks(phase: Phase, standing: Option<&Standing>) -> BTreeMap<String, bool> {
     match standing {
-        Some(standing) => standing.gates.iter().map(|state| (state.gate.to_string(), state.open)).collect(),
-        None => crate::gate::Gate::ALL.iter().map(|gate| (gate.to_string(), true)).collect(),
+        Some(standing) if phase.authority() == Authority::Source => {
+            standing.gates.iter().map(|state| (state.gate.to_string(), state.open)).collect()
+        }
+        _ => crate::gate::Gate::ALL.iter().map(|gate| (gate.to_string(), true)).collect(),
     }
 }
 
@@ -140,13 +142,17 @@ fn session_line(session: &SessionRow, lease: Duration, now: Timestamp) -> String
 
 fn next(phase: Phase, standing: Option<&Standing>) -> String {
     let Some(standing) = standing else {
-        return format!(
-            "in phase {phase}: run for as long as you need to be sure; `migrate cutover --rollback` goes back"
-        );
+        return "nothing is mirrored any more; `migrate cutover --to final` finishes what was begun"
+            .to_owned();
     };
+    if phase == Phase::Cutover {
+        return "run for as long as you need to be sure; `migrate cutover --rollback` goes back, `migrate cutover --to \
+                final` ends the migration for good"
+            .to_owned();
+    }
     match standing.closed().next() {
         Some(state) => state.opened_by.to_owned(),
-        None => "migrate cutover".to_owned(),
+        None => format!("migrate cutover --to {}", standing.target),
     }
 }
 

@@ -99,7 +99,7 @@ impl Stores {
             plan_hash: settings.loaded.hash.to_string(),
             converger: Converger {
                 fetcher: Fetcher {
-                    source: source as Arc<dyn BlobStore>,
+                    source: context.within(source as Arc<dyn BlobStore>),
                     clock: Arc::clone(&context.clock),
                     access: settings.plan.source.access,
                     cdn_stale: settings.plan.timing.cdn_stale.0,
@@ -160,6 +160,11 @@ impl Stores {
         let epoch = self.epoch().await?.unwrap_or(Epoch(1));
         let Converger { control, mapper, .. } = &self.converger;
         export_complete::check(control, snapshot, mapper, &self.plan_hash, epoch).await.map(drop)
+    }
+
+    /// The snapshot, if there is one.
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_deref()
     }
 
     /// How deep sweeps look that run again and again: contents only where the bodies are at hand, since

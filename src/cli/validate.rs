@@ -18,7 +18,7 @@ use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::gate::indexes_complete;
-use crate::protocol::phase::{Authority, Epoch};
+use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::sweep::indexes::IndexReport;
 use crate::sweep::{self, BackSweep, Drift, Level, Sweep, SweepReport};
 use crate::target::control::{SessionKind, names};
@@ -123,6 +123,11 @@ pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Ex
     let stores = Stores::open(context).await?;
     stores.bound(args.budget);
     stores.keep_export_evidence().await?;
+    if stores.converger.control.mode().await?.is_some_and(|mode| mode.phase == Phase::Final) {
+        return Err(Error::new(ErrorKind::WrongPhase, "validate")
+            .message("in phase final nothing is mirrored any more: there is nothing to compare with")
+            .into());
+    }
     if !args.adopt.is_empty() || !args.discard.is_empty() {
         return settle_foreign(args, context, &stores).await;
     }

@@ -339,7 +339,7 @@ fn mark(key: &Key, item: &Item, pathname: &Pathname, rev: &Rev) -> (Role, Write)
         table: Table::Data,
         key: key.clone(),
         name: SOURCE.to_owned(),
-        value: source_value(pathname, rev),
+        value: Some(source_value(pathname, rev)),
         condition: Condition::as_read(Some(item)),
     };
     (Role::AsRead, write)

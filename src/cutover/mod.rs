@@ -8,6 +8,7 @@
 
 mod drain;
 mod drive;
+pub mod finish;
 mod observe;
 mod step;
 pub mod steps;
@@ -22,9 +23,10 @@ use serde::Serialize;
 use crate::clock::Clock;
 use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
-use crate::event::Events;
+use crate::event::{Event, Events};
 use crate::gate::{
-    Facts, Gate, GateState, indexes_complete, judge, shadow_reads, table_ready, writers_stopped,
+    Facts, Gate, GateState, indexes_complete, judge, rollback_drilled, shadow_reads, table_ready,
+    writers_stopped,
 };
 use crate::plan::{CaptureMode, Plan};
 use crate::protocol::canary::Share;
@@ -124,12 +126,15 @@ impl Cutover<'_> {
         let epoch = mode.as_ref().map_or(Epoch(1), |mode| mode.epoch);
         let Some(target) = target.or_else(|| phase.forward()) else {
             return Err(Error::new(ErrorKind::WrongPhase, "cut over")
-                .message(format!("after {phase} there is no further phase yet")));
+                .message(format!("after {phase} there is no further phase")));
         };
         if !phase.allows(target) {
             let hint = match phase {
-                Phase::Cutover => "the only step from here is `migrate cutover --rollback`",
-                _ if target > phase => "phases are taken one at a time: `migrate cutover` takes the next one",
+                Phase::Cutover => {
+                    "from here there is `migrate cutover --rollback`, and `--to final`, which is for good"
+                }
+                Phase::Final => "there is no way back from final",
+                _ if target > phase => "phases are taken one at a time: `migrate cutover` names the next one",
                 _ => "`migrate status` shows the phase and the next step",
             };
             return Err(Error::new(ErrorKind::WrongPhase, "cut over")
@@ -151,9 +156,10 @@ impl Cutover<'_> {
             shadow_reads::gather(self.control(), self.plan, mode, &mut facts).await?;
         }
         indexes_complete::gather(self.plan, &mut facts);
+        rollback_drilled::gather(self.plan, &mut facts);
         let required = Gate::required(from, target, self.plan.capture.mode);
         let mut gates: Vec<GateState> = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
-        if from.authority() == Authority::Target {
+        if from.authority() == Authority::Target && target.authority() == Authority::Source {
             gates.iter_mut().for_each(|gate| gate.close_for_one_way(&self.plan.entities));
         }
         let open_sessions =
@@ -179,7 +185,17 @@ impl Cutover<'_> {
         }
         closed(&standing)?;
         bystanders(&standing, self.plan.capture.mode)?;
-        Drive::new(self, standing.target, mode).run(cancel_hold).await
+        let flip = Drive::new(self, standing.target, mode).run(cancel_hold).await?;
+        if flip.from == Phase::Cutover {
+            // Nothing exercises the way back as taking it does.
+            let words = (format!("taken: writes were held for {} ms", flip.pause_ms), Vec::new());
+            let (hash, now) = (self.plan_hash, self.clock().now());
+            let kept = rollback_drilled::keep(self.control(), words, hash, flip.epoch, now).await;
+            if let Err(error) = kept {
+                self.events.report(Event::Warning(format!("the gate rollback-drilled is not told: {error}")));
+            }
+        }
+        Ok(flip)
     }
 
     /// Ends the open sessions of these names: the operator's word that their processes are stopped. It is kept

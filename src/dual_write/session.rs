@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::TimingPlan;
-use crate::protocol::phase::Authority;
+use crate::protocol::phase::{Authority, Phase};
 use crate::protocol::session::Lease;
 use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionState, names};
 
@@ -353,6 +353,12 @@ fn may_write(mode: Option<Mode>, authority: Option<Authority>) -> Result<Mode> {
         None => Err(wrong("the mode item is gone".to_owned())),
         Some(mode) if mode.hold.is_some() => Err(wrong("a flip is under way".to_owned())
             .hint("if that command is not running any more, `migrate cutover --cancel-hold` ends it")),
+        Some(Mode { phase: Phase::Final, .. }) => Err(wrong(
+            "in phase final nothing is mirrored any more".to_owned(),
+        )
+        .hint(
+            "the application reads and writes DynamoDB itself now; `migrate status` shows what is left to do",
+        )),
         Some(mode) => match (mode.phase.authority(), authority) {
             (Authority::Target, Some(Authority::Source)) => Err(wrong(format!(
                 "in phase {} DynamoDB is the authority: it is not overwritten from Blob",

@@ -11,6 +11,7 @@ mod drift_free;
 pub mod export_complete;
 pub mod indexes_complete;
 mod no_foreign;
+pub mod rollback_drilled;
 pub(crate) mod shadow_reads;
 pub mod table_ready;
 pub mod writers_stopped;
@@ -50,6 +51,8 @@ pub enum Gate {
     WritersStopped,
     /// What is read is the same from both stores.
     ShadowReads,
+    /// The way back was exercised.
+    RollbackDrilled,
 }
 
 /// DynamoDB is compared: it must be loaded.
@@ -67,7 +70,7 @@ const TO_CANARY: [Gate; 6] = [
 
 impl Gate {
     /// All of them, in the order in which they open.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::TableReady,
         Self::ExportComplete,
         Self::MappingTotal,
@@ -78,6 +81,7 @@ impl Gate {
         Self::NoForeign,
         Self::WritersStopped,
         Self::ShadowReads,
+        Self::RollbackDrilled,
     ];
 
     /// Its name in the plan, in evidence and in reports.
@@ -94,6 +98,7 @@ impl Gate {
             Self::NoForeign => "no-foreign",
             Self::WritersStopped => "writers-stopped",
             Self::ShadowReads => "shadow-reads",
+            Self::RollbackDrilled => "rollback-drilled",
         }
     }
 
@@ -120,6 +125,7 @@ impl Gate {
             Self::DriftFree => {
                 "migrate validate (with --repair where it finds drift), until two in a row are clean"
             }
+            Self::RollbackDrilled => "migrate cutover --drill",
             Self::ShadowReads => {
                 "reads through a gateway in phase shadow; after a mismatch settle it, then migrate cutover --rollback \
                  and --to shadow count anew"
@@ -138,6 +144,8 @@ impl Gate {
         match (from, phase) {
             // The way back: DynamoDB must hold nothing that Blob does not.
             (Phase::Cutover, Phase::Shadow) => vec![Self::DriftFree],
+            // The last look at what Blob has: nothing of it is only there.
+            (Phase::Cutover, Phase::Final) => vec![Self::TableReady, Self::DriftFree],
             // Blob is right before and after, and is read more than before.
             (Phase::Shadow, Phase::Capture) | (Phase::Canary, Phase::Shadow) => Vec::new(),
             (Phase::Capture, Phase::Shadow) => TO_SHADOW.to_vec(),
@@ -297,6 +305,7 @@ pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
         | Gate::ExportComplete
         | Gate::BackfillComplete
         | Gate::IndexesComplete
+        | Gate::RollbackDrilled
         | Gate::ShadowReads => from_evidence(gate, facts),
         Gate::MappingTotal => mapping_total(facts),
         Gate::CaptureContinuous => capture_continuous::judge(facts),

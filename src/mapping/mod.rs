@@ -28,6 +28,7 @@ use regex::RegexSet;
 use secrecy::SecretString;
 
 use crate::blob::Pathname;
+use crate::blob::space::DRILLS;
 use crate::blob::spool::MEMORY_BYTES_MAX;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
@@ -227,10 +228,13 @@ impl Mapper {
         })
     }
 
-    /// What the plan says of a pathname. An accept rule goes before an entity's, so that single blobs of
+    /// What the plan says of a pathname; of a drill's own, that it is ignored. An accept rule goes before an entity's, so that single blobs of
     /// an entity can be accepted; every other overlap of different kinds of rules is ambiguous.
     #[must_use]
     pub fn rule(&self, pathname: &Pathname) -> Rule<'_> {
+        if pathname.as_str().starts_with(DRILLS) {
+            return Rule::Ignored { blobs: DRILLS, reason: "a drill's own" };
+        }
         let (mut accepted, mut ignored, mut entities) = (None, None, Vec::new());
         for index in self.patterns.matches(pathname.as_str()) {
             if index < self.accepted.len() {

@@ -356,6 +356,29 @@ impl std::fmt::Display for Span {
 pub struct GatesPlan {
     /// `[gates.shadow-reads]`.
     pub shadow_reads: ShadowReadsPlan,
+    /// `[gates.rollback-drilled]`. Part of the hash only where it is not the default.
+    #[serde(skip_serializing_if = "RollbackDrilledPlan::is_default")]
+    pub rollback_drilled: RollbackDrilledPlan,
+}
+
+/// `[gates.rollback-drilled]`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RollbackDrilledPlan {
+    /// Whether the way back must have been exercised before the cutover.
+    pub required: bool,
+}
+
+impl Default for RollbackDrilledPlan {
+    fn default() -> Self {
+        Self { required: true }
+    }
+}
+
+impl RollbackDrilledPlan {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Bounds of the gate `shadow-reads`.

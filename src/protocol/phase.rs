@@ -56,7 +56,8 @@ impl Phase {
             Self::Capture => Some(Self::Shadow),
             Self::Shadow => Some(Self::Canary),
             Self::Canary => Some(Self::Cutover),
-            Self::Cutover | Self::Final => None,
+            Self::Cutover => Some(Self::Final),
+            Self::Final => None,
         }
     }
 
@@ -80,7 +81,7 @@ impl Phase {
                 | (Self::Shadow, Self::Canary | Self::Capture)
                 // To itself: with another share of the keys.
                 | (Self::Canary, Self::Canary | Self::Cutover | Self::Shadow)
-                | (Self::Cutover, Self::Shadow)
+                | (Self::Cutover, Self::Shadow | Self::Final)
         )
     }
 

@@ -153,6 +153,21 @@ impl Snapshot {
         Ok(Self::new(path, store, connection, None))
     }
 
+    /// Copies what is committed into a new file, which is a snapshot too.
+    ///
+    /// # Errors
+    /// `Usage` where the file can't be made, or is there; `Corrupt` for a damaged snapshot.
+    pub fn copy_to(&self, target: &Path) -> Result<()> {
+        let text = target.to_str().ok_or_else(|| {
+            Error::new(ErrorKind::Usage, "copy snapshot")
+                .key(target.display())
+                .message("the path is not UTF-8")
+        })?;
+        let connection = connect(self.path(), OpenFlags::empty())?;
+        let copied = connection.execute("VACUUM INTO ?1", [text]);
+        copied.map(drop).map_err(|error| sqlite_error("copy snapshot", target, error))
+    }
+
     /// Opens the snapshot of `store` for writing, and creates it (with its folder) where there is none.
     ///
     /// # Errors

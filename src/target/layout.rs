@@ -181,6 +181,16 @@ impl Layout {
 }
 
 impl Write {
+    /// Where it is done.
+    pub(crate) const fn table(&self) -> Table {
+        match self {
+            Self::Put { table, .. }
+            | Self::Set { table, .. }
+            | Self::Delete { table, .. }
+            | Self::Check { table, .. } => *table,
+        }
+    }
+
     /// What must hold for this action.
     #[must_use]
     pub const fn condition(&self) -> &Condition {

@@ -238,9 +238,11 @@ impl State {
                     rows.insert(key.clone(), item);
                 }
                 Write::Set { name, value, .. } => {
-                    if let Some(item) = rows.get_mut(key) {
-                        item.insert(name, value);
-                    }
+                    let Some(item) = rows.get_mut(key) else { continue };
+                    match value {
+                        Some(value) => item.insert(name, value),
+                        None => item.remove(&name),
+                    };
                 }
                 Write::Delete { .. } => {
                     rows.remove(key);

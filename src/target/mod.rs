@@ -12,6 +12,7 @@ pub mod dynamodb;
 pub mod embedded;
 pub mod layout;
 pub mod memory;
+pub mod space;
 pub mod store;
 
 pub use store::{Condition, Outcome, Page, Refusal, Table, TargetStore, Write};

@@ -102,7 +102,7 @@ pub enum Write {
         /// If this holds.
         condition: Condition,
     },
-    /// Sets one attribute of an item, and leaves all others as they are.
+    /// Sets one attribute of an item, or removes it, and leaves all others as they are.
     Set {
         /// Where.
         table: Table,
@@ -110,8 +110,8 @@ pub enum Write {
         key: Key,
         /// The attribute's name; not a key's.
         name: String,
-        /// What it is to be.
-        value: Value,
+        /// What it is to be; none: it is removed.
+        value: Option<Value>,
         /// If this holds, which must demand that the item is there: DynamoDB would make one of its key.
         condition: Condition,
     },

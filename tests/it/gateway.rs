@@ -159,9 +159,14 @@ impl Gateway {
     }
 
     /// Stops it in good order.
-    pub(crate) fn stop(mut self) -> Run {
+    pub(crate) fn stop(self) -> Run {
         let id = self.process.id().to_string();
         assert!(Command::new("kill").args(["-s", "TERM", &id]).status().unwrap().success());
+        self.end()
+    }
+
+    /// Waits until it ends.
+    pub(crate) fn end(mut self) -> Run {
         let mut stdout = String::new();
         self.process.stdout.take().unwrap().read_to_string(&mut stdout).unwrap();
         let code = self.process.wait().unwrap().code();

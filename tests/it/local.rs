@@ -8,7 +8,7 @@ use migrate::blob::emulator::{Emulator, EmulatorConfig};
 use migrate::blob::faults::{Faults, Operation};
 use migrate::blob::server::ServerConfig;
 use migrate::blob::store::{GetOptions, PutOptions};
-use migrate::blob::{BlobStore as _, Pathname};
+use migrate::blob::{BlobStore as _, ListRequest, Pathname};
 use migrate::clock::SystemClock;
 use migrate::converge::{SOURCE, owner};
 use migrate::fixture::{self, Expected, FixtureBlob};
@@ -109,6 +109,22 @@ impl Source {
         let content = self.emulator.store().get(&pathname.into(), &GetOptions::default()).await.unwrap()?;
         let bytes = content.body.collect(u64::MAX).await.unwrap();
         Some(String::from_utf8(bytes.to_vec()).unwrap())
+    }
+
+    /// What it holds.
+    pub(crate) fn names(&self) -> Vec<Pathname> {
+        let list = async {
+            let (mut names, mut request) = (Vec::new(), ListRequest::default());
+            loop {
+                let page = self.emulator.store().list(&request).await.unwrap();
+                names.extend(page.blobs.into_iter().map(|blob| blob.pathname));
+                request.cursor = page.cursor;
+                if request.cursor.is_none() {
+                    return names;
+                }
+            }
+        };
+        self.block_on(list)
     }
 
     pub(crate) fn block_on<T>(&self, work: impl Future<Output = T>) -> T {

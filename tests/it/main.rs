@@ -18,8 +18,12 @@ mod cli;
 mod core;
 #[cfg(feature = "embedded")]
 mod direct;
+#[cfg(feature = "embedded")]
+mod drill;
 mod emulate;
 mod export;
+#[cfg(feature = "embedded")]
+mod finish;
 mod fixture;
 #[cfg(feature = "embedded")]
 mod gateway;

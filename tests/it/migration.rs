@@ -1,5 +1,6 @@
 //! A whole migration, as a user runs it, on each kind of DynamoDB there is to run it on.
 
+use std::collections::BTreeMap;
 use std::thread;
 use std::time::Duration;
 
@@ -72,7 +73,9 @@ impl Migration<'_> {
         self.load_meets_an_item_of_the_application();
         self.load_beside_a_writer();
         self.damage_is_found_and_repaired();
+        self.the_way_back_is_drilled();
         self.reads_move_and_come_back();
+        self.it_ends_for_good();
     }
 
     /// Runs a command; the one object that it prints.
@@ -238,6 +241,21 @@ impl Migration<'_> {
         closed.map(|gate| gate["gate"].as_str().unwrap().to_owned()).collect()
     }
 
+    /// Beside the application's data, and nothing of it is left.
+    fn the_way_back_is_drilled(&self) {
+        let (blobs, mirror) = (self.source.names(), self.tables.mirror());
+        let drilled = self.run(0, &["cutover", "--drill", "--yes"]);
+        assert!(drilled["writes"].as_u64().unwrap() > 100, "{drilled}");
+        assert_eq!(self.source.names(), blobs);
+        assert!(self.tables.mirror() == mirror, "the drill touched what is not its own");
+        assert!(
+            !self.tables.rows().iter().any(|row| row.contains("migrate-drill#")),
+            "rows of the drill are left"
+        );
+        let standing = self.run(0, &["cutover", "--to", "canary", "--dry-run"])["standing"].take();
+        assert_eq!(standing["mode"]["phase"], "shadow", "it has a mode of its own");
+    }
+
     fn reads_move_and_come_back(&self) {
         let before = self.tables.rows();
         assert_eq!(self.run(0, &["cutover", "--dry-run"])["ready"], true);
@@ -273,10 +291,95 @@ impl Migration<'_> {
         let status = self.run(0, &["status", "--audit"]);
         assert_eq!((&status["phase"], &status["authority"]), (&json!("shadow"), &json!("source")));
         let audit = status["audit"].as_array().unwrap();
-        assert_eq!(audit.len(), 7, "{audit:#?}");
-        assert_eq!(audit[4]["note"], "nobody writes to Blob any more");
+        assert_eq!(audit.len(), 8, "{audit:#?}");
+        assert!(audit[1]["note"].as_str().unwrap().starts_with("drill: there and back"), "{audit:#?}");
+        assert_eq!(audit[5]["note"], "nobody writes to Blob any more");
         self.rename(8, "Changed After The Way Back");
         assert_eq!(self.run(0, &["dual-write", "--once"])["backfill"]["written"], 1);
         assert_eq!(self.name(8), "Changed After The Way Back");
+    }
+
+    /// The last step is taken by its name alone, ends what there is of this program, and deletes what was proven twice.
+    fn it_ends_for_good(&self) {
+        // Evidence starts anew after a way back.
+        self.run(0, &["validate", "--sweeps", "2"]);
+        self.run(0, &["cutover", "--yes"]);
+        let closed = self.gates(self.run(4, &["cutover", "--yes", "--writers-stopped"]));
+        assert_eq!(closed, ["writers-stopped"], "the way back was taken, which is more than a drill");
+        self.run(0, &["validate", "--sweeps", "2"]);
+        let drilled = self.run(0, &["cutover", "--drill", "snapshot"]);
+        assert!(drilled["summary"].as_str().unwrap().contains("with the snapshot"), "{drilled}");
+        let flip = self.run(0, &["cutover", "--yes"])["flip"].take();
+        assert_eq!((&flip["to"], &flip["epoch"]), (&json!("cutover"), &json!(4)));
+
+        assert!(
+            self.run(2, &["cutover", "--yes"])["error"]["message"].as_str().unwrap().contains("by its name")
+        );
+        assert_eq!(self.gates(self.run(4, &["cutover", "--to", "final", "--yes"])), ["drift-free"]);
+        self.run(0, &["validate"]);
+        let before = self.tables.rows();
+        let explained = self.run(0, &["cutover"]);
+        assert_eq!((&explained["standing"]["target"], &explained["flip"]), (&json!("final"), &Json::Null));
+        let not_confirmed = self.run(2, &["cutover", "--to", "final"]);
+        assert!(not_confirmed["error"]["hint"].as_str().unwrap().contains("--yes"), "{not_confirmed}");
+        self.run(2, &["cutover", "--to", "shadow", "--strip", "--yes"]);
+        let all = ["cutover", "--to", "final", "--strip", "--delete-source"];
+        // What was changed since the export is not in the snapshot as it is now.
+        let stale = self.run(0, &[&all[..], &["--dry-run"]].concat())["deletable"].take();
+        let mapped = u64::try_from(self.source.mapped().count()).unwrap();
+        let changed = stale["kept_count"].as_u64().unwrap();
+        assert!(changed > 0 && stale["blobs"].as_u64().unwrap() + changed >= mapped, "{stale}");
+        assert!(stale["kept"][0][1].as_str().unwrap().contains("migrate export"), "{stale}");
+        self.run(0, &["export"]);
+        let fresh = self.run(0, &[&all[..], &["--dry-run"]].concat())["deletable"].take();
+        assert_eq!(fresh["kept_count"], 0, "{fresh}");
+        for confirm in [&["--confirm", "other"][..], &["--yes"]] {
+            let refused = self.run(2, &[&all[..], confirm].concat());
+            assert!(refused["error"]["hint"].as_str().unwrap().contains("`fuse`"), "{refused}");
+        }
+        assert_eq!(self.tables.rows(), before, "it was only looked at");
+
+        let items = self.tables.items();
+        let ended = self.run(0, &[&all[..], &["--confirm", "fuse"]].concat());
+        assert_eq!((&ended["flip"]["to"], &ended["deleted"]["blobs"]), (&json!("final"), &fresh["blobs"]));
+        let stripped: BTreeMap<Key, Item> = items
+            .iter()
+            .map(|(key, item)| (key.clone(), item.clone()))
+            .map(|(key, mut item)| {
+                item.remove("_source");
+                (key, item)
+            })
+            .collect();
+        let left = self.tables.items();
+        let changed: Vec<_> =
+            stripped.iter().filter(|(key, item)| left.get(key) != Some(item)).map(|(key, _)| key).collect();
+        assert_eq!(changed, Vec::<&Key>::new(), "items are not what they were, but for their `_source`");
+        assert!(left.values().all(|item| !item.contains_key("_source")));
+        // Those that have expired are there until DynamoDB deletes them.
+        assert!(ended["removed"]["stripped"].as_u64().unwrap() >= items.len() as u64, "{ended}");
+        let rows = self.tables.rows();
+        assert!(!rows.iter().any(|row| row.contains("\"B#")), "retained bytes are left");
+        // What no entity maps stays: nobody else has it.
+        let [_, ignored, accepted] = self.source.verdicts();
+        assert_eq!(self.source.names().len(), ignored + accepted);
+        let archive = self.sandbox.path().join(ended["archive"]["file"].as_str().unwrap());
+        let archive = zstd::stream::decode_all(&std::fs::read(archive).unwrap()[..]).unwrap();
+        let lines = archive.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).count();
+        assert_eq!(ended["archive"]["rows"], lines - 2);
+
+        // It can be run again, and nothing else can.
+        let again = self.run(0, &[&all[..], &["--confirm", "fuse"]].concat());
+        assert_eq!((&again["archive"]["found"], &again["deleted"]["blobs"]), (&json!(true), &json!(0)));
+        assert_eq!(again["removed"], json!({"anchors": 0, "rows": 0, "stripped": 0}));
+        for over in [&["dual-write", "--once"][..], &["validate"], &["cutover", "--rollback"], &["cutover"]] {
+            assert_eq!(self.run(6, over)["error"]["kind"], "wrong-phase", "{over:?}");
+        }
+        let status = self.run(0, &["status", "--audit"]);
+        assert_eq!((&status["phase"], &status["standing"]), (&json!("final"), &Json::Null));
+        let audit = status["audit"].to_string();
+        assert!(
+            audit.contains("the control table is saved in") && audit.contains("blobs are deleted"),
+            "{audit}"
+        );
     }
 }

@@ -15,7 +15,7 @@ use serde_json::{Value as Json, json};
 use crate::gateway::{PLAN, runtime, stage};
 use crate::support::Sandbox;
 
-async fn control(sandbox: &Sandbox) -> Control {
+pub(crate) async fn control(sandbox: &Sandbox) -> Control {
     let plan = migrate::plan::parse("plan", PLAN, &[]).unwrap().plan.target;
     let config = DynamoConfig::new(plan, Arc::new(SystemClock::new()));
     let endpoint = sandbox.variable("DYNAMODB_ENDPOINT");

@@ -57,7 +57,18 @@ fn the_shipped_plan_is_one() {
     let before = ["table-ready", "export-complete", "mapping-total", "backfill-complete"];
     assert_eq!(
         gates,
-        [&before[..], &["capture-continuous", "no-foreign", "drift-free", "shadow-reads"]].concat()
+        [
+            &before[..],
+            &[
+                "capture-continuous",
+                "no-foreign",
+                "drift-free",
+                "indexes-complete",
+                "shadow-reads",
+                "rollback-drilled",
+            ]
+        ]
+        .concat()
     );
 }
 

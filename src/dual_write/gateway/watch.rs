@@ -10,7 +10,7 @@ use crate::dual_write::session::{Session, close_others};
 use crate::error::{Error, ErrorKind};
 use crate::event::Event;
 use crate::plan::TimingPlan;
-use crate::protocol::phase::Authority;
+use crate::protocol::phase::{Authority, Phase};
 use crate::target::control::{Hold, INTENT_PATHNAMES_MAX, IntentRow, IntentState, Mode};
 
 /// How long writes that are under way may take when a new session is to be opened.
@@ -31,7 +31,8 @@ struct Watch {
 
 impl DualWrite {
     /// Reads the mode every `mode_poll` until it is cancelled. A hold closes the door, and is acknowledged
-    /// once nobody is inside; the door opens again on reading a mode without that hold, and on nothing else.
+    /// once nobody is inside; the door opens again on reading a mode without that hold, and on nothing else. In phase
+    /// final it is over.
     pub async fn watch(&self, timing: &TimingPlan, cancel: &CancellationToken) {
         let gateway = &self.0;
         let mut watch = Watch::default();
@@ -41,6 +42,13 @@ impl DualWrite {
                 return;
             }
             match gateway.within(gateway.control().mode()).await {
+                Ok(Some(mode)) if mode.phase == Phase::Final => {
+                    gateway.door.close_for_good();
+                    gateway
+                        .events
+                        .report(Event::Warning("phase final: nothing is served any more".to_owned()));
+                    return;
+                }
                 Ok(Some(mode)) => gateway.saw(&mode, timing, &mut watch).await,
                 Ok(None) => gateway
                     .lost(&Error::new(ErrorKind::NotFound, "read the mode item").message("it is not there")),

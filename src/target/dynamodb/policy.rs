@@ -96,7 +96,8 @@ pub fn policy(plan: &TargetPlan, account: Option<&str>, direct: bool, command: C
     let tables = [plan.table.clone(), plan.control_table()];
     let arns = tables.map(|table| format!("arn:aws:dynamodb:{region}:{account}:table/{table}"));
     let takes_over = direct && matches!(command, Command::DualWrite | Command::Validate);
-    let updates = takes_over.then_some("UpdateItem");
+    // The last step can take `_source` from the items.
+    let updates = (takes_over || command == Command::Cutover).then_some("UpdateItem");
     let actions = command.table_actions().iter().copied().chain(updates);
     let actions: Vec<String> = actions.map(|action| format!("dynamodb:{action}")).collect();
     let mut statements = vec![json!({
@@ -105,11 +106,11 @@ pub fn policy(plan: &TargetPlan, account: Option<&str>, direct: bool, command: C
         "Action": actions,
         "Resource": arns,
     })];
-    if matches!(command, Command::Validate | Command::Cutover) && !plan.indexes.is_empty() {
+    if command == Command::Validate && !plan.indexes.is_empty() {
         statements.push(json!({
             "Sid": "MigrateIndexes",
             "Effect": "Allow",
-            "Action": ["dynamodb:Scan"],
+            "Action": ["dynamodb:Query", "dynamodb:Scan"],
             "Resource": [format!("{}/index/*", arns[0])],
         }));
     }

@@ -148,7 +148,10 @@ impl Shared {
                 let key_names = self.layout.key_names(*table);
                 let mut expression = Expression::of(condition, key_names.0).unwrap_or_default();
                 let condition = Some(expression.text.clone()).filter(|text| !text.is_empty());
-                let set = format!("SET {} = {}", expression.name(name), expression.value(value));
+                let set = match value {
+                    Some(value) => format!("SET {} = {}", expression.name(name), expression.value(value)),
+                    None => format!("REMOVE {}", expression.name(name)),
+                };
                 let (names, values) = expression.into_parts();
                 let update = Update::builder()
                     .table_name(self.layout.table_name(*table))

@@ -100,7 +100,7 @@ pub async fn an_attribute_is_set_where_the_item_is_as_it_was_read(subject: &Subj
         table: Table::Data,
         key: Key::new("p", sort),
         name: "_source".to_owned(),
-        value: Value::s(text),
+        value: Some(Value::s(text)),
         condition: Condition::as_read(Some(read)),
     };
     for (sort, read) in [("s", &read), ("many", &many)] {

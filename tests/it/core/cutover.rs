@@ -30,7 +30,7 @@ async fn ready() -> Rig {
     rig.put("r/2.json", "{}").await;
     rig.backfill().await;
     rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
-    for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
+    for gate in [Gate::ExportComplete, Gate::BackfillComplete, Gate::RollbackDrilled] {
         rig.control.put_evidence(&evidence(&rig, gate)).await.unwrap();
     }
     cutover(&rig, &rig.plan, "ada").writers_stopped().await.unwrap();
@@ -163,7 +163,7 @@ async fn each_closed_gate_is_named_and_nothing_changes() {
                 });
                 closes = "table-ready, indexes-complete".to_owned();
             }
-            Gate::ExportComplete | Gate::BackfillComplete => {
+            Gate::ExportComplete | Gate::BackfillComplete | Gate::RollbackDrilled => {
                 let failed = Evidence { passed: false, ..evidence(&rig, gate) };
                 rig.control.put_evidence(&failed).await.unwrap();
             }
@@ -201,13 +201,13 @@ async fn without_any_evidence_every_gate_but_the_table_is_closed() {
     let error = flip(&rig, None).await.unwrap_err();
     assert_eq!((error.kind(), error.detail()), (ErrorKind::WrongPhase, Some("nothing was migrated yet")));
     rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
-    let all = "closed: export-complete, mapping-total, backfill-complete, capture-continuous, drift-free, no-foreign, shadow-reads";
+    let all = "closed: export-complete, mapping-total, backfill-complete, capture-continuous, drift-free, no-foreign, shadow-reads, rollback-drilled";
     assert_eq!(closed(flip(&rig, None).await), all);
 }
 
 #[tokio::test]
 async fn evidence_of_another_plan_of_another_epoch_or_too_old_does_not_count() {
-    let evidenced = "closed: export-complete, mapping-total, backfill-complete, drift-free, writers-stopped";
+    let evidenced = "closed: export-complete, mapping-total, backfill-complete, drift-free, writers-stopped, rollback-drilled";
     let rig = ready().await;
     let other = Cutover { plan_hash: "another plan", ..cutover(&rig, &rig.plan, "ada") };
     assert_eq!(closed(other.flip(None, false).await), evidenced);
@@ -498,7 +498,7 @@ async fn only_the_steps_that_there_are_can_be_taken() {
         (Phase::Capture, vec![Phase::Shadow]),
         (Phase::Shadow, vec![Phase::Canary, Phase::Capture]),
         (Phase::Canary, vec![Phase::Canary, Phase::Cutover, Phase::Shadow]),
-        (Phase::Cutover, vec![Phase::Shadow]),
+        (Phase::Cutover, vec![Phase::Shadow, Phase::Final]),
     ]);
     let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover, Phase::Final];
     for from in phases {

@@ -106,7 +106,7 @@ impl Stage {
             table: Table::Data,
             key: key(id),
             name: name.to_owned(),
-            value,
+            value: Some(value),
             condition: Condition::Present,
         };
         let token = migrate::target::control::names::token();

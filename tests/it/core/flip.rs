@@ -104,7 +104,7 @@ impl Live {
         let seen = self.rig.control.mode().await.unwrap().unwrap();
         let canary = Mode { phase: Phase::Canary, ..seen.clone() };
         assert!(self.rig.control.flip(&seen, &canary, None).await.unwrap());
-        for gate in [Gate::ExportComplete, Gate::BackfillComplete] {
+        for gate in [Gate::ExportComplete, Gate::BackfillComplete, Gate::RollbackDrilled] {
             let evidence = Evidence {
                 gate: gate.to_string(),
                 at: self.clock.now(),

@@ -290,6 +290,7 @@ async fn the_intent_of_a_dead_gateway_is_converged_at_once_and_cleared_after_the
     let gateway = stage.gateway("g").await;
     stage.rig.faults.fault(Blob::Put, BlobFault::Held);
     refused(put(&gateway, NAME, A).await);
+    calm().await;
     // As a kill leaves it: the operation never said that it gave up.
     let left = stage.intents().await.remove(0);
     let open = IntentRow { state: IntentState::Open, ..left.clone() };

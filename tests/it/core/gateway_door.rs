@@ -129,6 +129,7 @@ async fn an_outage_of_the_tables_stops_no_write_and_loses_none() {
     // An unanswered one, which lands after the outage.
     stage.rig.faults.fault(Blob::Put, BlobFault::Held);
     refused(put(&gateway, "r/3.json", A).await);
+    calm().await;
     stage.rig.target.outage(None);
     stage.look().await;
 
@@ -141,6 +142,7 @@ async fn an_outage_of_the_tables_stops_no_write_and_loses_none() {
     assert_eq!(noted, ["r/0.json", "r/1.json", "r/2.json", "r/3.json"].map(Pathname::from));
 
     put(&gateway, "r/4.json", A).await.unwrap();
+    calm().await;
     let mut replay = stage.replay();
     stage.pass_of(&mut replay).await;
     stage.rig.check().await;

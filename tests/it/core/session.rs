@@ -209,7 +209,7 @@ async fn a_newcomer_is_refused_under_a_hold_and_where_the_target_is_right() {
     for (phase, hold, says) in [
         (Phase::Capture, true, "a flip is under way"),
         (Phase::Cutover, false, "DynamoDB is the authority"),
-        (Phase::Final, false, "DynamoDB is the authority"),
+        (Phase::Final, false, "nothing is mirrored any more"),
     ] {
         let stage = Stage::new();
         set_mode(&stage.rig, phase, hold).await;
