@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use bytes::Bytes;
 use clap::ValueEnum;
 use secrecy::ExposeSecret as _;
 use serde::Serialize;
@@ -244,6 +243,7 @@ impl<'a> Place<'a> {
         use crate::blob::memory::{MemoryBlob, MemoryConfig};
         use crate::blob::server::{Server, ServerConfig};
         use crate::clock::Clock;
+        use bytes::Bytes;
 
         let Some(snapshot) = stores.snapshot() else {
             return Err(Error::new(ErrorKind::Usage, "drill the way back")

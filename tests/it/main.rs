@@ -42,6 +42,8 @@ mod json_cases;
 mod kill;
 #[cfg(feature = "embedded")]
 mod local;
+#[cfg(feature = "embedded")]
+mod machine;
 mod mapping;
 mod mapping_local;
 #[cfg(feature = "embedded")]
