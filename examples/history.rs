@@ -8,6 +8,7 @@
 #![expect(clippy::print_stdout, reason = "a program that reports what it measured")]
 #![expect(clippy::disallowed_methods, reason = "it measures by the machine's own clock")]
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -55,6 +56,8 @@ struct History {
     http: Client,
     /// The versions of each key; version 0 is that there is nothing.
     keys: Vec<Mutex<Vec<Version>>>,
+    /// The key that was written last.
+    latest: AtomicUsize,
     found: Mutex<Found>,
     end: CancellationToken,
 }
@@ -75,7 +78,14 @@ async fn main() -> anyhow::Result<()> {
     let keys = (0..arguments.keys).map(|_| Mutex::new(vec![nothing])).collect();
     let http = Client::builder().no_proxy().build()?;
     let end = CancellationToken::new();
-    let history = Arc::new(History { arguments, http, keys, found: Mutex::default(), end });
+    let history = Arc::new(History {
+        arguments,
+        http,
+        keys,
+        latest: AtomicUsize::new(0),
+        found: Mutex::default(),
+        end,
+    });
     let mut tasks = JoinSet::new();
     for key in 0..history.keys.len() {
         let history = Arc::clone(&history);
@@ -128,6 +138,7 @@ impl History {
                             last.acknowledged = Some(now);
                         }
                     });
+                    self.latest.store(key, Ordering::Relaxed);
                     let at = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
                     self.found(|found| found.writes.push((at, took.as_secs_f64() * 1e3)));
                 }
@@ -170,7 +181,10 @@ impl History {
             if self.end.run_until_cancelled(wait).await.is_none() {
                 return;
             }
-            self.look((reader + turn * 7) % self.keys.len(), turn).await;
+            // Half of them where a read is most likely to come too early.
+            let latest = self.latest.load(Ordering::Relaxed);
+            let key = if turn % 2 == 0 { latest } else { (reader + turn * 7) % self.keys.len() };
+            self.look(key, turn / 2).await;
             next = (next + period).max(Instant::now());
         }
     }

@@ -97,6 +97,11 @@ impl Sweep<'_> {
                 return Ok((judged, self.bypass(pathname, gateways).await?));
             }
         }
+        // It never held still: that is no difference that anybody could settle.
+        for drift in judged.drift.iter_mut().filter(|drift| may_be_under_way(drift)) {
+            drift.kind = DriftKind::Unverified;
+            "it was being written each time it was looked at".clone_into(&mut drift.detail);
+        }
         Ok((judged, None))
     }
 

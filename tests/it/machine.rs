@@ -99,6 +99,9 @@ impl Machine {
         let body = format!(r#"{{"n": {}}}"#, self.written % 7);
         let answer = self.runtime.block_on(self.client.put(&key, body.clone()));
         self.wrote(&key, Some(body), answer);
+        if self.random.random_range(0..2) == 0 {
+            self.look(&key);
+        }
         "put"
     }
 
@@ -111,6 +114,11 @@ impl Machine {
 
     fn read(&mut self) -> &'static str {
         let key = self.key();
+        self.look(&key);
+        "read"
+    }
+
+    fn look(&self, key: &str) {
         let origin = self.client.url.strip_suffix("/api/blob").unwrap();
         let request = self.client.http.get(format!("{origin}/content/{key}"));
         let told = self.runtime.block_on(self.client.send(request)).unwrap();
@@ -119,9 +127,8 @@ impl Machine {
             (StatusCode::NOT_FOUND, _) => None,
             (status, text) => panic!("{status}: {text}"),
         };
-        let possible = &self.map[&key];
+        let possible = &self.map[key];
         assert!(possible.contains(&state), "{key} was told as {state:?}, and may be {possible:?}");
-        "read"
     }
 
     /// Killed, with a write on its way, and started again under its name.
