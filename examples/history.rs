@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use migrate::clock::{Clock as _, SystemClock};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -97,7 +98,7 @@ async fn main() -> anyhow::Result<()> {
         tasks.spawn(async move { history.read(reader, readers).await });
     }
     while !history.arguments.until.exists() {
-        tokio::time::sleep(Duration::from_millis(50)).await;
+        SystemClock::new().sleep(Duration::from_millis(50)).await;
     }
     history.end.cancel();
     while let Some(ended) = tasks.join_next().await {

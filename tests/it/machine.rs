@@ -18,7 +18,7 @@ use crate::support::{Run, Running, Sandbox};
 const KEYS: u32 = 5;
 const ACTIONS: u32 = 150;
 /// What no gate of these tests is to wait for.
-const SHORT: &str = "[timing]\nno_foreign = \"0s\"\n[gates.shadow-reads]\nmin_reads = 0\n\
+pub(crate) const SHORT: &str = "[timing]\nno_foreign = \"0s\"\n[gates.shadow-reads]\nmin_reads = 0\n\
                      [gates.rollback-drilled]\nrequired = false\n[validation]";
 
 /// What a key may hold: each of these. None is absence.

@@ -26,6 +26,8 @@ mod export;
 mod finish;
 mod fixture;
 #[cfg(feature = "embedded")]
+mod flip_faults;
+#[cfg(feature = "embedded")]
 mod gateway;
 #[cfg(feature = "embedded")]
 mod gateway_bad_input;
