@@ -146,6 +146,9 @@ struct CutoverReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     hook: Option<HookRun>,
     steps: Vec<String>,
+    /// Whether it was only asked how things stand.
+    #[serde(skip)]
+    explains: bool,
 }
 
 pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exit> {
@@ -240,6 +243,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         standing: &standing,
         flip,
         hook,
+        explains,
         steps: steps(&standing, args.cancel_hold, stores.plan.plan.timing.hold_limit),
     };
     context.output.report(&report)?;
@@ -372,7 +376,8 @@ impl Report for CutoverReport<'_> {
             (0, false) => writeln!(text, "result     nothing was migrated yet"),
             (closed, _) => writeln!(
                 text,
-                "result     refused: {closed} of {} gates closed; nothing was changed",
+                "result     {} {closed} of {} gates closed; nothing was changed",
+                if self.explains { "not yet:" } else { "refused:" },
                 self.standing.gates.len()
             ),
         }

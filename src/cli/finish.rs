@@ -163,6 +163,10 @@ async fn copy(
         )
         .hint("run `migrate export` first: it holds what Blob holds now"));
     };
+    let Some(manifest) = stores.manifest().await? else {
+        return Err(refused(ErrorKind::Usage, "the export is not finished".to_owned())
+            .hint("run `migrate export` again: it resumes where it was stopped"));
+    };
     if let Some(mode) = stores.converger.control.mode().await? {
         let gate = finishing.drift_free(&mode).await?;
         if !gate.open {
@@ -178,7 +182,10 @@ async fn copy(
     std::fs::create_dir_all(directory).map_err(|error| {
         refused(ErrorKind::Usage, format!("{} can't be made", directory.display())).source(error)
     })?;
-    let file = directory.join(format!("{}.snapshot", stores.plan.plan.source.store));
+    // Named after what is in it: a later export has a file of its own, and never takes the place of this one.
+    let digest = manifest.digest.to_string();
+    let name = format!("{}-{}.snapshot", stores.plan.plan.source.store, digest.get(..12).unwrap_or(&digest));
+    let file = directory.join(name);
     Ok((SourceCopy::make(snapshot, &file)?, file))
 }
 

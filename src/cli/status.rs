@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::Serialize;
 
@@ -29,20 +30,40 @@ const CLOCK_DIFFERENCE_S: i64 = 2;
 ///
 /// With `--output json`: {"command": "status", "plan", "plan_hash", "phase", "epoch", "since", "authority",
 /// "canary" (in that phase: "percent", "prefixes"), "standing" (as in `cutover`, or null), "export", "sweep", "audit" (with --audit), "boxes_changed" (with
-/// --write-plan), "next"}.
+/// --write-plan), "next"}. With `--audit=lines` a line for each change: {"at", "who", "from", "to", "epoch", "hold", "plan_hash",
+/// "evidence": {gate: text}, "pause_ms", "note"}.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate status
   migrate status --write-plan
-  migrate status --audit --output json")]
+  migrate status --audit=lines | jq 'select(.pause_ms > 100)'")]
 pub(crate) struct Status {
     /// Tick the plan's check boxes from the gates
     #[arg(long)]
     write_plan: bool,
 
-    /// Show every flip that was made
-    #[arg(long)]
-    audit: bool,
+    /// Show every flip that was made; with =lines that alone, each as JSON on a line of its own
+    #[arg(long, value_name = "FORMAT", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    audit: Option<AuditFormat>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum AuditFormat {
+    /// Beside everything else.
+    Text,
+    /// As JSON lines, and nothing else.
+    Lines,
+}
+
+/// A line of the audit log: JSON, whatever is asked for.
+#[derive(Debug, Serialize)]
+#[serde(transparent)]
+struct Line(Audit);
+
+impl Report for Line {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        writeln!(text, "{}", serde_json::to_string(&self.0).map_err(|_| fmt::Error)?)
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -73,6 +94,12 @@ struct StatusReport {
 pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit> {
     let stores = Stores::open(context).await?;
     let control = &stores.converger.control;
+    if args.audit == Some(AuditFormat::Lines) {
+        for line in control.audit().await? {
+            context.output.report(&Line(line))?;
+        }
+        return Ok(Exit::Done);
+    }
     stores.keep_export_evidence().await?;
     let flipping = Cutover {
         converger: &stores.converger,
@@ -97,7 +124,7 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
         canary: mode.and_then(|mode| mode.canary),
         export: stores.manifest().await?,
         sweep: control.sweeps().await?.pop(),
-        audit: if args.audit { Some(control.audit().await?) } else { None },
+        audit: if args.audit.is_some() { Some(control.audit().await?) } else { None },
         boxes_changed,
         next: next(phase, standing.as_ref()),
         standing,

@@ -136,6 +136,18 @@ fn the_hook_of_the_plan_is_told_of_each_flip() {
     sandbox.write("told.sh", "true");
     let back = sandbox.run(&["cutover", "--rollback", "--yes", "--output", "json"]).expect(0).json();
     assert_eq!((&back["hook"]["ok"], &back["flip"]["to"]), (&json!(true), &json!("capture")));
+    let lines = sandbox.run(&["status", "--audit=lines"]).expect(0).stdout;
+    let steps: Vec<Json> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let named: Vec<_> =
+        steps.iter().map(|line| (&line["from"], &line["to"], line["note"].is_null())).collect();
+    let [capture, shadow] = [json!("capture"), json!("shadow")];
+    let expected = [
+        (&capture, &shadow, true),
+        (&shadow, &shadow, false),
+        (&shadow, &capture, true),
+        (&capture, &capture, false),
+    ];
+    assert_eq!(named, expected, "{lines}");
     let audit = sandbox.run(&["status", "--audit"]).expect(0).stdout;
     assert!(audit.contains("ended with exit code 3") && audit.contains("ended with exit code 0"), "{audit}");
 

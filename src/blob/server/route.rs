@@ -56,9 +56,7 @@ impl Query {
 /// Answers a request, whatever happens. What is logged meanwhile, also by what goes on after the answer, names it: by
 /// the id that the client gave it, else by a number. Queries are not logged, since they may hold what gives access.
 pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response {
-    let given = options::request_id(request.headers());
-    let id = given.map_or_else(|| site.next_request().to_string(), str::to_owned);
-    let span = tracing::error_span!("request", id, method = %request.method(), path = request.uri().path());
+    let span = named(site, &request);
     let began = site.clock.monotonic();
     let answering = async {
         let response = answer_whatever(site, request).await;
@@ -67,6 +65,13 @@ pub(super) async fn answer(site: &Arc<Site>, request: Request<Body>) -> Response
         response
     };
     answering.instrument(span).await
+}
+
+/// What names a request in the log. Where only errors are logged it is nothing: every read would pay for it.
+fn named(site: &Site, request: &Request<Body>) -> tracing::Span {
+    let given = || options::request_id(request.headers());
+    let id = || given().map_or_else(|| site.next_request().to_string(), str::to_owned);
+    tracing::warn_span!("request", id = id(), method = %request.method(), path = request.uri().path())
 }
 
 async fn answer_whatever(site: &Arc<Site>, request: Request<Body>) -> Response {
@@ -86,7 +91,8 @@ async fn answer_whatever(site: &Arc<Site>, request: Request<Body>) -> Response {
             refusal.into_response()
         }
         Err(_panic) => {
-            tracing::error!("a request met a defect of this program");
+            let request = options::request_id(&parts.headers);
+            tracing::error!(request, method = %parts.method, "a request met a defect of this program");
             Refusal::new(Code::InternalServerError, "the server failed").into_response()
         }
     };
