@@ -87,6 +87,12 @@ pub(super) async fn run(
     };
     let played = play(&place, context).await;
     let cleared = place.clear().await;
+    // What was broken off proves nothing, and takes nothing back.
+    let interrupted = |error: &Error| error.kind() == ErrorKind::Interrupted;
+    let played = match played {
+        Err(error) if error.downcast_ref().is_some_and(interrupted) => return Err(error),
+        played => played,
+    };
     let kept = match &played {
         Ok(played) => (played.in_words(drill), Vec::new()),
         Err(error) => ("the drill failed".to_owned(), vec![format!("{error:#}")]),
@@ -95,7 +101,11 @@ pub(super) async fn run(
     flipping
         .keep_note(format!("drill: {}", [std::slice::from_ref(&kept.0), &kept.1].concat().join(": ")))
         .await?;
-    let Played { written, pauses_ms } = played?;
+    let Played { written, pauses_ms } = played.map_err(|error| {
+        Error::new(ErrorKind::GateClosed, "drill the way back")
+            .message(format!("{error:#}"))
+            .hint("the gate rollback-drilled stays closed; `migrate status --audit` keeps what happened")
+    })?;
     cleared?;
     context.output.report(&DrillReport {
         command: "cutover",
