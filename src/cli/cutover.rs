@@ -24,7 +24,7 @@ use crate::protocol::phase::{Authority, Phase};
 ///
 /// Without arguments it says where the migration stands, what stands in the way of the next step, and which that is.
 ///
-/// Takes one step, with --to, or with --yes the next one: capture → shadow (reads from Blob, compared with DynamoDB) → canary
+/// Takes one step: the one that --to or --rollback says, or with --yes or --wait the next one: capture → shadow (reads from Blob, compared with DynamoDB) → canary
 /// (a share of the keys from DynamoDB where it has Blob's version) → cutover (everything from DynamoDB, which is
 /// the authority). Each gate of the step is judged from stored evidence. If one is closed, it says which, why,
 /// and what opens it, and changes nothing (exit 4). Steps before the cutover, and back to `shadow` or `capture`,
@@ -122,12 +122,12 @@ pub(crate) struct Cutover {
           conflicts_with_all = ["to", "rollback", "dry_run", "wait"])]
     drill: Option<Drill>,
 
-    #[command(flatten)]
-    finish: FinishFlags,
-
     /// Who does it, for the audit log [default: user@host]
     #[arg(long, value_name = "NAME", env = "MIGRATE_OPERATOR")]
     who: Option<String>,
+
+    #[command(flatten)]
+    finish: FinishFlags,
 }
 
 /// How often the gates are judged anew while they are waited for.

@@ -74,9 +74,7 @@ pub(super) async fn run(
     let phase = mode.as_ref().map_or(Phase::Capture, |mode| mode.phase);
     if phase.authority() != Authority::Source {
         return Err(Error::new(ErrorKind::WrongPhase, "drill the way back")
-            .message(format!(
-                "in phase {phase} it is too late for a drill: `migrate cutover --rollback` is the real one"
-            ))
+            .message(format!("in phase {phase} it is too late for a drill: it is for before the cutover"))
             .into());
     }
     let epoch = mode.map_or(Epoch(1), |mode| mode.epoch);

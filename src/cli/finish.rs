@@ -11,7 +11,7 @@ use super::cutover::{told, write_gates};
 use super::output::Report;
 use super::stores::Stores;
 use crate::blob::Pathname;
-use crate::cutover::finish::{Archive, Deletable, Deleted, Removed, SourceCopy, archive};
+use crate::cutover::finish::{Archive, Deletable, Deleted, Removed, SourceCopy, archive, check_place};
 use crate::cutover::{Cutover, Flip, Standing};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::hook::HookRun;
@@ -102,6 +102,8 @@ pub(super) async fn run(
     }
     finishing.nobody_writes().await?;
     let directory = flags.archive.clone().unwrap_or_else(|| stores.directory.join("archive"));
+    let control_file = directory.join("control.jsonl.zst");
+    check_place(&control_file)?;
     let copy =
         if flags.delete_source { Some(copy(dry_run, &directory, stores, finishing).await?) } else { None };
     let deletable = match &copy {
@@ -123,7 +125,7 @@ pub(super) async fn run(
         report.flip = Some(flip);
     }
     finishing.finishing().await?;
-    let saved = archive(finishing, &directory.join("control.jsonl.zst"), &context.cancel).await?;
+    let saved = archive(finishing, &control_file, &context.cancel).await?;
     if !saved.found {
         let (file, rows, sha256) = (saved.file.display(), saved.rows, saved.sha256);
         finishing

@@ -169,7 +169,7 @@ fn session_line(session: &SessionRow, lease: Duration, now: Timestamp) -> String
 
 fn next(phase: Phase, standing: Option<&Standing>) -> String {
     let Some(standing) = standing else {
-        return "nothing is mirrored any more; `migrate cutover --to final` finishes what was begun"
+        return "the migration is over; `migrate cutover --to final` finishes what it left undone, if anything"
             .to_owned();
     };
     if phase == Phase::Cutover {

@@ -32,8 +32,8 @@ pub struct Plan {
     /// What a canary may cost. Part of the hash only where it is not the default.
     #[serde(default, skip_serializing_if = "CanaryPlan::is_default")]
     pub canary: CanaryPlan,
-    /// Who is told of each flip. Part of the hash only where there is one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Who is told of each flip. It decides nothing, so it is no part of the hash.
+    #[serde(default, skip_serializing)]
     pub hook: Option<HookPlan>,
     /// Windows and intervals.
     #[serde(default)]

@@ -323,6 +323,13 @@ impl Migration<'_> {
         let not_confirmed = self.run(2, &["cutover", "--to", "final"]);
         assert!(not_confirmed["error"]["hint"].as_str().unwrap().contains("--yes"), "{not_confirmed}");
         self.run(2, &["cutover", "--to", "shadow", "--strip", "--yes"]);
+        // The place of the archive is looked at before there is no way back.
+        self.sandbox.write("taken", "not a folder");
+        for more in [&[][..], &["--dry-run"]] {
+            let taken = ["cutover", "--to", "final", "--yes", "--archive", "taken"];
+            let refused = self.run(2, &[&taken[..], more].concat());
+            assert!(refused["error"]["message"].as_str().unwrap().contains("taken"), "{refused}");
+        }
         let all = ["cutover", "--to", "final", "--strip", "--delete-source"];
         // What was changed since the export is not in the snapshot as it is now.
         let stale = self.run(0, &[&all[..], &["--dry-run"]].concat())["deletable"].take();

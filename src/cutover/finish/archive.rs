@@ -48,23 +48,40 @@ struct End {
     sha256: Digest,
 }
 
+/// Makes sure that an archive can be written there, or is there and whole, and leaves nothing behind.
+///
+/// # Errors
+/// `Usage` where it can't.
+pub fn check_place(file: &Path) -> Result<()> {
+    if file.exists() {
+        return read_back(file).map(drop).map_err(|error| no_archive(file, error));
+    }
+    let folder = file.ancestors().skip(1).find(|folder| folder.exists()).unwrap_or(Path::new("."));
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    tempfile::NamedTempFile::new_in(folder).map(drop).map_err(|error| failed(file, error))
+}
+
+fn failed(file: &Path, error: std::io::Error) -> Error {
+    Error::new(ErrorKind::Usage, OPERATION)
+        .key(file.display())
+        .message("it can't be written or read")
+        .hint("name another folder with --archive")
+        .source(error)
+}
+
+fn no_archive(file: &Path, error: std::io::Error) -> Error {
+    failed(file, error).message("a file is there that is no whole archive of a control table")
+}
+
 /// Writes every row of the control table to a file and reads it back; one that is there and whole is kept.
 ///
 /// # Errors
 /// `Usage` where the file can't be written, or is something else; `Interrupted`; what the store reports. Then there is no
 /// file, or the one of before.
 pub async fn archive(cutover: &Cutover<'_>, file: &Path, cancel: &CancellationToken) -> Result<Archive> {
-    let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Usage, OPERATION)
-            .key(file.display())
-            .message("it can't be written or read")
-            .hint("name another file with --archive")
-            .source(error)
-    };
+    let failed = |error: std::io::Error| failed(file, error);
     if file.exists() {
-        let End { rows, sha256 } = read_back(file).map_err(|error| {
-            failed(error).message("a file is there that is no whole archive of a control table")
-        })?;
+        let End { rows, sha256 } = read_back(file).map_err(|error| no_archive(file, error))?;
         return Ok(Archive { file: file.to_owned(), rows, sha256, found: true });
     }
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));

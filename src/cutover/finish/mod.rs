@@ -10,7 +10,7 @@ use futures::stream::{self, StreamExt as _, TryStreamExt as _};
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
-pub use self::archive::{Archive, archive};
+pub use self::archive::{Archive, archive, check_place};
 pub use self::source::{Deletable, Deleted, SourceCopy};
 use super::Cutover;
 use crate::converge::{SOURCE, source_rev};
