@@ -94,6 +94,13 @@ impl Key {
     pub fn new(partition: impl Into<String>, sort: impl Into<String>) -> Self {
         Self { partition: partition.into(), sort: sort.into() }
     }
+
+    /// The key of an item, whose attributes of these names are its parts. What is no text counts as empty.
+    #[must_use]
+    pub fn of(item: &Item, (partition, sort): (&str, &str)) -> Self {
+        let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
+        Self::new(text(partition), text(sort))
+    }
 }
 
 impl std::fmt::Display for Key {

@@ -253,8 +253,11 @@ impl Cutover<'_> {
         self.keep_word("nobody writes to Blob any more".to_owned()).await
     }
 
-    /// Keeps in the audit log what an operator gave their word for.
-    async fn keep_word(&self, word: String) -> Result<()> {
+    /// Keeps in the audit log what an operator gave their word for, or what was done beside a flip.
+    ///
+    /// # Errors
+    /// What the store reports.
+    pub async fn keep_word(&self, word: String) -> Result<()> {
         let Some(mode) = self.control().mode().await? else { return Ok(()) };
         let audit = Audit {
             at: self.clock().now(),

@@ -31,19 +31,13 @@ pub async fn check(
     let (mapped, missing) = missing(snapshot, mapper).await?;
     let Manifest { listed, finished, digest, .. } = manifest;
     let digest = digest.to_string();
-    let evidence = Evidence {
-        gate: Gate::ExportComplete.to_string(),
-        at: finished,
-        plan_hash: plan_hash.to_owned(),
-        epoch,
-        passed: missing.is_empty(),
-        summary: format!(
-            "{} of {mapped} mapped blobs are in the snapshot, {listed} were listed, digest {}",
-            mapped - missing.len() as u64,
-            digest.get(..12).unwrap_or_default()
-        ),
-        obstacles: missing.into_iter().take(NAMED).collect(),
-    };
+    let summary = format!(
+        "{} of {mapped} mapped blobs are in the snapshot, {listed} were listed, digest {}",
+        mapped - missing.len() as u64,
+        digest.get(..12).unwrap_or_default()
+    );
+    let obstacles = missing.into_iter().take(NAMED).collect();
+    let evidence = Gate::ExportComplete.evidence((plan_hash, epoch, finished), summary, obstacles);
     control.put_evidence(&evidence).await?;
     Ok(Some(evidence))
 }

@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::plan::Plan;
 use crate::protocol::phase::Epoch;
 use crate::sweep::indexes::IndexReport;
-use crate::target::control::{Control, Evidence};
+use crate::target::control::Control;
 
 /// Keeps what a comparison of table and indexes found.
 ///
@@ -24,7 +24,7 @@ pub async fn keep(
         return Ok(());
     }
     let obstacles: Vec<String> = reports.iter().flat_map(IndexReport::obstacles).collect();
-    let evidence = evidence(plan_hash, epoch, now, in_words(reports), obstacles);
+    let evidence = Gate::IndexesComplete.evidence((plan_hash, epoch, now), in_words(reports), obstacles);
     control.put_evidence(&evidence).await
 }
 
@@ -46,26 +46,8 @@ pub fn in_words(reports: &[IndexReport]) -> String {
 pub(crate) fn gather(plan: &Plan, facts: &mut Facts) {
     if plan.target.indexes.is_empty() {
         let words = "no index is planned".to_owned();
-        let none = evidence(&facts.plan_hash, facts.epoch, facts.now, words, Vec::new());
+        let under = (facts.plan_hash.as_str(), facts.epoch, facts.now);
+        let none = Gate::IndexesComplete.evidence(under, words, Vec::new());
         facts.evidence.insert(none.gate.clone(), none);
-    }
-}
-
-fn evidence(
-    plan_hash: &str,
-    epoch: Epoch,
-    at: Timestamp,
-    summary: String,
-    obstacles: Vec<String>,
-) -> Evidence {
-    let gate = Gate::IndexesComplete.to_string();
-    Evidence {
-        gate,
-        at,
-        plan_hash: plan_hash.to_owned(),
-        epoch,
-        passed: obstacles.is_empty(),
-        summary,
-        obstacles,
     }
 }

@@ -133,6 +133,17 @@ impl Gate {
         }
     }
 
+    /// What was found out for it, under which plan, in which epoch and when. It opens where nothing stands in the way.
+    pub(super) fn evidence(
+        self,
+        (plan_hash, epoch, at): (&str, Epoch, Timestamp),
+        summary: String,
+        obstacles: Vec<String>,
+    ) -> Evidence {
+        let (gate, plan_hash, passed) = (self.to_string(), plan_hash.to_owned(), obstacles.is_empty());
+        Evidence { gate, at, plan_hash, epoch, passed, summary, obstacles }
+    }
+
     /// The gates that a step to `phase` must pass, coming from `from`, where changes are captured so.
     #[must_use]
     pub fn required(from: Phase, phase: Phase, capture: CaptureMode) -> Vec<Self> {
@@ -312,7 +323,10 @@ pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
         Gate::NoForeign => no_foreign::judge(facts),
         Gate::WritersStopped => writers_stopped::judge(facts),
         // Nothing but the application writes after a cutover: one look at everything tells.
-        Gate::DriftFree if from == Phase::Cutover => drift_free::judge(facts, 1),
+        Gate::DriftFree if from == Phase::Cutover => GateState {
+            opened_by: "migrate validate, with --repair where it finds drift, until one is clean",
+            ..drift_free::judge(facts, 1)
+        },
         Gate::DriftFree => drift_free::judge(facts, 2),
     }
 }

@@ -36,15 +36,7 @@ pub async fn check(
     if !waived.is_empty() {
         summary.push_str(&format!("; not offered here, so waived: {}", waived.join(", ")));
     }
-    let evidence = Evidence {
-        gate: Gate::TableReady.to_string(),
-        at: now,
-        plan_hash: plan_hash.to_owned(),
-        epoch,
-        passed: obstacles.is_empty(),
-        summary,
-        obstacles,
-    };
+    let evidence = Gate::TableReady.evidence((plan_hash, epoch, now), summary, obstacles);
     control.put_evidence(&evidence).await?;
     Ok(evidence)
 }

@@ -6,22 +6,15 @@ use jiff::{SignedDuration, Timestamp};
 use super::{Facts, Gate, GateState, drift_free, settle_after};
 use crate::error::Result;
 use crate::protocol::phase::Epoch;
-use crate::target::control::{Control, Evidence};
+use crate::target::control::Control;
 
 /// Keeps the operator's word as evidence.
 ///
 /// # Errors
 /// What the store reports.
 pub async fn say(control: &Control, who: &str, plan_hash: &str, epoch: Epoch, now: Timestamp) -> Result<()> {
-    let evidence = Evidence {
-        gate: Gate::WritersStopped.to_string(),
-        at: now,
-        plan_hash: plan_hash.to_owned(),
-        epoch,
-        passed: true,
-        summary: format!("{who} said at {now:.0} that nobody writes to Blob any more"),
-        obstacles: Vec::new(),
-    };
+    let summary = format!("{who} said at {now:.0} that nobody writes to Blob any more");
+    let evidence = Gate::WritersStopped.evidence((plan_hash, epoch, now), summary, Vec::new());
     control.put_evidence(&evidence).await
 }
 
@@ -47,7 +40,7 @@ pub(super) fn judge(facts: &Facts) -> GateState {
 mod tests {
     use super::*;
     use crate::gate::drift_free::tests::{facts, minute, sweep};
-    use crate::target::control::SweepRow;
+    use crate::target::control::{Evidence, SweepRow};
 
     fn judged(sweeps: Vec<SweepRow>, change: impl FnOnce(&mut Evidence)) -> GateState {
         let mut word = Evidence {

@@ -209,8 +209,7 @@ fn entry(index: &IndexPlan, item: &Item) -> Entry {
 }
 
 fn key(target: &TargetPlan, item: &Item) -> Key {
-    let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
-    Key::new(text(&target.partition_key), text(&target.sort_key))
+    Key::of(item, (&target.partition_key, &target.sort_key))
 }
 
 /// What table and index hold, on disk: one more for the table, one less for the index.

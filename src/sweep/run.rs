@@ -27,7 +27,7 @@ use crate::protocol::Rev;
 use crate::target::control::{Anchor, AnchorState, names};
 use crate::target::store::Scan;
 use crate::target::{Page, Table};
-use crate::value::{Item, Key, Value};
+use crate::value::{Item, Key};
 
 /// How many pathnames are compared together.
 const BATCH: usize = 200;
@@ -318,8 +318,7 @@ impl Sweep<'_> {
     }
 
     pub(super) fn key(&self, item: &Item) -> Key {
-        let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
-        Key::new(text(&self.target.partition_key), text(&self.target.sort_key))
+        Key::of(item, (&self.target.partition_key, &self.target.sort_key))
     }
 
     /// Judges singly what seemed to differ; with `repair`, settles it and judges it again.

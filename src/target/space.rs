@@ -69,9 +69,7 @@ impl TargetSpace {
     }
 
     fn key_of(&self, table: Table, item: &Item) -> Key {
-        let names = self.names(table);
-        let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
-        Key::new(text(names.0), text(names.1))
+        Key::of(item, self.names(table))
     }
 
     fn inside(&self, key: &Key) -> Key {
@@ -103,15 +101,24 @@ impl TargetSpace {
         item
     }
 
-    fn condition(condition: Condition) -> Condition {
+    /// The same of what is stored. What an item's key must be is said by where it is.
+    fn condition(&self, table: Table, condition: Condition) -> Condition {
+        let names = self.names(table);
         let within = |mut path: Vec<String>| {
             if let Some(first) = path.first_mut().filter(|first| *first == SOURCE) {
                 SOURCE_WITHIN.clone_into(first);
             }
             path
         };
-        let all = |conditions: Vec<Condition>| conditions.into_iter().map(Self::condition).collect();
+        let all = |conditions: Vec<Condition>| {
+            conditions.into_iter().map(|condition| self.condition(table, condition)).collect()
+        };
         match condition {
+            Condition::Equals { path, .. }
+                if [names.0, names.1].map(|name| vec![name.to_owned()]).contains(&path) =>
+            {
+                Condition::Present
+            }
             Condition::Equals { path, value } => Condition::Equals { path: within(path), value },
             Condition::Missing { path } => Condition::Missing { path: within(path) },
             Condition::Any(conditions) => Condition::Any(all(conditions)),
@@ -125,20 +132,20 @@ impl TargetSpace {
             Write::Put { table, item, condition } => Write::Put {
                 table,
                 item: self.item_inside(table, item),
-                condition: Self::condition(condition),
+                condition: self.condition(table, condition),
             },
             Write::Set { table, key, name, value, condition } => Write::Set {
                 table,
                 key: self.inside(&key),
                 name: if name == SOURCE { SOURCE_WITHIN.to_owned() } else { name },
                 value,
-                condition: Self::condition(condition),
+                condition: self.condition(table, condition),
             },
             Write::Delete { table, key, condition } => {
-                Write::Delete { table, key: self.inside(&key), condition: Self::condition(condition) }
+                Write::Delete { table, key: self.inside(&key), condition: self.condition(table, condition) }
             }
             Write::Check { table, key, condition } => {
-                Write::Check { table, key: self.inside(&key), condition: Self::condition(condition) }
+                Write::Check { table, key: self.inside(&key), condition: self.condition(table, condition) }
             }
         }
     }
@@ -232,5 +239,62 @@ impl TargetStore for TargetSpace {
         _dry_run: bool,
     ) -> Result<Vec<Provisioned>> {
         self.store.provision(plan, with_stream, true).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::converge::source_value;
+    use crate::protocol::Rev;
+    use crate::target::memory::MemoryTarget;
+
+    fn put(item: Item, condition: Condition) -> Vec<Write> {
+        vec![Write::Put { table: Table::Data, item, condition }]
+    }
+
+    #[tokio::test]
+    async fn what_is_in_it_is_as_in_a_table_and_nobody_elses() {
+        let plan: TargetPlan =
+            toml::from_str("table = 't'\npartition_key = 'PK'\nsort_key = 'SK'").expect("a plan");
+        let table: Arc<dyn TargetStore> = Arc::new(MemoryTarget::new(plan.clone()));
+        let space = TargetSpace::new(Arc::clone(&table), &plan, "drill");
+        let source = source_value(&"r/1.json".into(), &Rev::new("7"));
+        let item: Item =
+            [("PK", Value::s("R#1")), ("SK", Value::s("META")), (SOURCE, source), ("text", Value::s("one"))]
+                .map(|(name, value)| (name.to_owned(), value))
+                .into();
+        let beside = Item::from([("PK".to_owned(), Value::s("R#1")), ("SK".to_owned(), Value::s("META"))]);
+        table.transact("beside", put(beside.clone(), Condition::Absent)).await.unwrap();
+        assert_eq!(
+            space.transact("1", put(item.clone(), Condition::Absent)).await.unwrap(),
+            Outcome::Applied
+        );
+
+        let key = Key::new("R#1", "META");
+        assert_eq!(space.get(Table::Data, &[key]).await.unwrap(), [Some(item.clone())]);
+        assert_eq!(space.query(Table::Data, &Query::partition("R#1")).await.unwrap().items.len(), 1);
+        assert_eq!(space.query(Table::Data, &Query::partition("R#")).await.unwrap().items, []);
+        assert_eq!(
+            space.scan(Table::Data, &Scan::share(0, 1)).await.unwrap().items,
+            std::slice::from_ref(&item)
+        );
+        // As it was read: its key is what it is in the space, and `_source` has another name in the table.
+        let changed = Item::from_iter(item.clone().into_iter().chain([("text".to_owned(), Value::s("two"))]));
+        let as_read = Condition::as_read(Some(&item));
+        assert_eq!(
+            space.transact("2", put(changed.clone(), as_read.clone())).await.unwrap(),
+            Outcome::Applied
+        );
+        let Outcome::Refused(refusals) = space.transact("3", put(item, as_read)).await.unwrap() else {
+            panic!("it has changed")
+        };
+        assert_eq!(refusals[0].found, Some(changed));
+
+        let rows = table.scan(Table::Data, &Scan::share(0, 1)).await.unwrap().items;
+        let bears_source = rows.iter().filter(|row| row.contains_key(SOURCE)).count();
+        assert_eq!((rows.len(), bears_source), (2, 0), "nobody takes it for an item of the migration");
+        assert_eq!(space.clear().await.unwrap(), 1);
+        assert_eq!(table.scan(Table::Data, &Scan::share(0, 1)).await.unwrap().items, [beside]);
     }
 }

@@ -19,7 +19,7 @@ use crate::event::{Event, Task};
 use crate::gate::{Facts, Gate, GateState, judge};
 use crate::protocol::phase::Phase;
 use crate::target::control::{Anchor, Mode, SessionRow, SessionState, names};
-use crate::target::store::{Condition, Outcome, Scan, Table, Write};
+use crate::target::store::{CONTROL_PARTITION_KEY, CONTROL_SORT_KEY, Condition, Outcome, Scan, Table, Write};
 use crate::value::{Item, Key, Value};
 
 const OPERATION: &str = "finish the migration";
@@ -27,8 +27,6 @@ const OPERATION: &str = "finish the migration";
 const CONCURRENCY: usize = 32;
 /// How often all items are looked at, where others change while they are stripped.
 const PASSES_MAX: u32 = 5;
-/// The parts of retained bodies.
-const BODIES: &str = "B#";
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -86,14 +84,6 @@ impl Cutover<'_> {
         Ok(judge(Gate::DriftFree, Phase::Cutover, &facts))
     }
 
-    /// Keeps in the audit log what was done in phase `final`.
-    ///
-    /// # Errors
-    /// What the store reports.
-    pub async fn keep_note(&self, note: String) -> Result<()> {
-        self.keep_word(note).await
-    }
-
     /// Removes the retained bytes: first the anchors' word of them, each under its rev, then their rows, also those that
     /// nothing named. Returns how many.
     ///
@@ -123,15 +113,14 @@ impl Cutover<'_> {
             }
         }
         let mut rows = 0;
-        let keys = ["pk", "sk"].map(str::to_owned).to_vec();
+        let parts = (CONTROL_PARTITION_KEY, CONTROL_SORT_KEY);
+        let keys = vec![parts.0.to_owned(), parts.1.to_owned()];
         let mut scan = Scan { only: keys, ..Scan::share(0, 1) };
         loop {
             interrupted(cancel)?;
             let page = self.control().store().scan(Table::Control, &scan).await?;
-            let text =
-                |item: &Item, name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default().to_owned();
-            let keys = page.items.iter().map(|item| Key::new(text(item, "pk"), text(item, "sk")));
-            let bodies: Vec<Key> = keys.filter(|key| key.partition.starts_with(BODIES)).collect();
+            let keys = page.items.iter().map(|item| Key::of(item, parts));
+            let bodies: Vec<Key> = keys.filter(names::is_of_a_body).collect();
             rows += bodies.len() as u64;
             stream::iter(bodies)
                 .map(|key| async move {
@@ -204,14 +193,13 @@ impl Cutover<'_> {
 
     async fn unmark(&self, item: &Item) -> Result<bool> {
         let target = &self.plan.target;
-        let text = |name: &str| item.get(name).and_then(Value::as_s).unwrap_or_default();
         let condition = match source_rev(item) {
             Some(rev) => Condition::equals([SOURCE, "rev"], Value::s(rev)),
             None => Condition::Present,
         };
         let write = Write::Set {
             table: Table::Data,
-            key: Key::new(text(&target.partition_key), text(&target.sort_key)),
+            key: Key::of(item, (&target.partition_key, &target.sort_key)),
             name: SOURCE.to_owned(),
             value: None,
             condition,

@@ -52,10 +52,19 @@ pub fn intent_partition(shard: u8) -> String {
     format!("I#{shard:02}")
 }
 
+/// What the partitions of retained bodies begin with.
+const BODIES: &str = "B#";
+
 /// The partition of a pathname's retained body.
 #[must_use]
 pub fn body_partition(pathname: &Pathname) -> String {
-    format!("B#{}", Digest::of(pathname.as_str()))
+    format!("{BODIES}{}", Digest::of(pathname.as_str()))
+}
+
+/// Whether a row is a part of a retained body.
+#[must_use]
+pub fn is_of_a_body(key: &Key) -> bool {
+    key.partition.starts_with(BODIES)
 }
 
 /// The key of one part of a retained body.

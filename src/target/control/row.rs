@@ -23,8 +23,7 @@ pub(super) fn encode<T: Serialize>(key: &Key, row: &T) -> Item {
 
 /// The key of a row.
 pub(super) fn key(item: &Item) -> Key {
-    let text = |name| item.get(name).and_then(Value::as_s).unwrap_or_default();
-    Key::new(text(CONTROL_PARTITION_KEY), text(CONTROL_SORT_KEY))
+    Key::of(item, (CONTROL_PARTITION_KEY, CONTROL_SORT_KEY))
 }
 
 /// An item as a row.
