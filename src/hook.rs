@@ -76,10 +76,14 @@ pub async fn tell(
 
 async fn run(mut command: Command, mode: &Mode, limit: Duration, clock: &Arc<dyn Clock>) -> (bool, String) {
     command.stdin(Stdio::piped()).stdout(std::io::stderr()).kill_on_drop(true);
+    // A group of its own, so that what it started can be ended with it.
+    #[cfg(unix)]
+    command.process_group(0);
     let mut child = match command.spawn() {
         Ok(child) => child,
         Err(error) => return (false, format!("could not be started ({error})")),
     };
+    let group = child.id();
     let told = async {
         if let Some(mut stdin) = child.stdin.take() {
             let json = serde_json::to_vec(mode).expect("invariant: a mode is a plain structure");
@@ -93,7 +97,20 @@ async fn run(mut command: Command, mode: &Mode, limit: Duration, clock: &Arc<dyn
             Ok(status) => (status.success(), in_words(status)),
             Err(error) => (false, format!("could not be waited for ({error})")),
         },
-        () = clock.sleep(limit) => (false, "was killed, its time was over".to_owned()),
+        () = clock.sleep(limit) => {
+            end(group).await;
+            (false, "was killed, its time was over".to_owned())
+        }
+    }
+}
+
+/// Ends whatever is left of a group of processes; the first of it ends with its handle at the latest.
+async fn end(group: Option<u32>) {
+    let Some(group) = group.filter(|_| cfg!(unix)) else { return };
+    let kill =
+        Command::new("kill").args(["-KILL", "--", &format!("-{group}")]).stderr(Stdio::null()).status().await;
+    if let Err(error) = kill {
+        tracing::warn!(%error, "what the hook started may be running still");
     }
 }
 
@@ -137,7 +154,14 @@ mod tests {
         assert_eq!((failed.ok, failed.ended.as_str()), (false, "ended with exit code 7"));
         assert!(audit[0].note.as_ref().unwrap().contains("exit code 7"), "{audit:?}");
 
-        let (late, _) = told("exec sleep 60", 100).await;
+        let directory = tempfile::TempDir::new().unwrap();
+        let file = directory.path().join("pid");
+        let starts = format!("sleep 60 & echo $! > {}; sleep 60", file.display());
+        let (late, _) = told(&starts, 500).await;
         assert!(!late.ok && late.ended.contains("killed") && late.took_ms < 30_000, "{late}");
+        // What it had started is gone too, or waits to be buried.
+        let started = std::fs::read_to_string(file).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{}/status", started.trim())).unwrap_or_default();
+        assert!(status.is_empty() || status.contains("State:\tZ"), "{status}");
     }
 }

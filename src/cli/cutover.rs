@@ -269,12 +269,19 @@ pub(super) async fn told(
     })
 }
 
-/// Asks whoever is there, unless they said yes.
-async fn confirm(context: &Context, sure: &str) -> Result<(), Error> {
-    if context.flags.yes || context.output.ask(sure).await != Some(false) {
-        return Ok(());
+/// Asks whoever is there, unless they said yes. Where nobody is, nobody has agreed.
+pub(super) async fn confirm(context: &Context, sure: &str) -> Result<(), Error> {
+    let refused = |kind| Error::new(kind, "cut over").message("not confirmed; nothing was changed");
+    match context.flags.yes
+        || context
+            .output
+            .ask(sure)
+            .await
+            .ok_or_else(|| refused(ErrorKind::Usage).hint("--yes confirms where nobody can be asked"))?
+    {
+        true => Ok(()),
+        false => Err(refused(ErrorKind::Interrupted)),
     }
-    Err(Error::new(ErrorKind::Interrupted, "cut over").message("not confirmed; nothing was changed"))
 }
 
 /// What was said of what is waited for.
@@ -368,6 +375,12 @@ impl Report for CutoverReport<'_> {
         }
         let closed = self.standing.closed().count();
         match (closed, self.ready) {
+            (0, true) if self.standing.target == Phase::Final && !self.standing.open_sessions.is_empty() => {
+                writeln!(
+                    text,
+                    "result     every gate is open; stop what runs, then `migrate cutover --to final`"
+                )
+            }
             (0, true) => writeln!(
                 text,
                 "result     every gate is open; the step is `migrate cutover --to {}`",

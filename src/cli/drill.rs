@@ -85,19 +85,17 @@ pub(super) async fn run(
     };
     let played = play(&place, context).await;
     let cleared = place.clear().await;
-    // What was broken off proves nothing, and takes nothing back.
-    let interrupted = |error: &Error| error.kind() == ErrorKind::Interrupted;
-    let played = match played {
-        Err(error) if error.downcast_ref().is_some_and(interrupted) => return Err(error),
-        played => played,
-    };
+    if context.cancel.is_cancelled() {
+        // What was broken off proves nothing, and takes nothing back.
+        return Err(Error::new(ErrorKind::Interrupted, "drill the way back").message("interrupted").into());
+    }
     let kept = match &played {
         Ok(played) => (played.in_words(drill), Vec::new()),
         Err(error) => ("the drill failed".to_owned(), vec![format!("{error:#}")]),
     };
     rollback_drilled::keep(control, kept.clone(), &stores.plan_hash, epoch, context.clock.now()).await?;
     flipping
-        .keep_note(format!("drill: {}", [std::slice::from_ref(&kept.0), &kept.1].concat().join(": ")))
+        .keep_word(format!("drill: {}", [std::slice::from_ref(&kept.0), &kept.1].concat().join(": ")))
         .await?;
     let Played { written, pauses_ms } = played.map_err(|error| {
         Error::new(ErrorKind::GateClosed, "drill the way back")
@@ -139,7 +137,6 @@ impl Played {
 
 /// There and back, with an application that writes all the time.
 async fn play(place: &Place<'_>, context: &Context) -> anyhow::Result<Played> {
-    let clean = |report: &Json| ensure_clean(report);
     if place.provisions {
         place.step(&["provision"]).await?;
     }
@@ -167,7 +164,7 @@ async fn play(place: &Place<'_>, context: &Context) -> anyhow::Result<Played> {
     Ok(Played { written, pauses_ms: [pause(&there), pause(&back)] })
 }
 
-fn ensure_clean(report: &Json) -> anyhow::Result<()> {
+fn clean(report: &Json) -> anyhow::Result<()> {
     ensure!(report["clean"] == true, "the stores differ: {}", report["obstacles"]);
     Ok(())
 }

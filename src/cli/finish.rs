@@ -17,6 +17,9 @@ use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::hook::HookRun;
 use crate::protocol::phase::Phase;
 
+/// What the audit log says once the control table is saved; the file follows.
+const SAVED: &str = "the control table is saved in";
+
 /// What only the step to `final` takes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "To final")]
@@ -71,6 +74,8 @@ struct FinishReport<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     removed: Option<Removed>,
     by_hand: Vec<String>,
+    #[serde(skip)]
+    strips: bool,
 }
 
 pub(super) async fn run(
@@ -95,6 +100,7 @@ pub(super) async fn run(
         deleted: None,
         removed: None,
         by_hand: Vec::new(),
+        strips: flags.strip,
     };
     if standing.as_ref().is_some_and(|standing| standing.closed().next().is_some()) {
         context.output.report(&report)?;
@@ -125,18 +131,17 @@ pub(super) async fn run(
         report.flip = Some(flip);
     }
     finishing.finishing().await?;
+    warn_of_a_lesser_archive(context, stores, &control_file).await?;
     let saved = archive(finishing, &control_file, &context.cancel).await?;
     if !saved.found {
         let (file, rows, sha256) = (saved.file.display(), saved.rows, saved.sha256);
-        finishing
-            .keep_note(format!("the control table is saved in {file}: {rows} rows, SHA-256 {sha256}"))
-            .await?;
+        finishing.keep_word(format!("{SAVED} {file}: {rows} rows, SHA-256 {sha256}")).await?;
     }
     report.archive = Some(saved);
     if let Some((copy, file)) = &copy {
         let deleted = copy.delete(finishing, &context.cancel).await?;
         let what = format!("{} blobs are deleted, {} stay", deleted.blobs, deleted.kept_count);
-        finishing.keep_note(format!("{what}; their bytes are in {}", file.display())).await?;
+        finishing.keep_word(format!("{what}; their bytes are in {}", file.display())).await?;
         (report.deleted, report.snapshot) = (Some(deleted), Some(file.clone()));
     }
     let (anchors, rows) = finishing.drop_bytes(&context.cancel).await?;
@@ -147,6 +152,20 @@ pub(super) async fn run(
     let failed = report.hook.as_ref().is_some_and(|hook| !hook.ok);
     let kept = report.deleted.as_ref().is_some_and(|deleted| deleted.kept_count > 0);
     Ok(if failed || kept { Exit::SomeKeysFailed } else { Exit::Done })
+}
+
+/// An archive that is made after something was removed holds less than the one that was made before.
+async fn warn_of_a_lesser_archive(context: &Context, stores: &Stores, file: &std::path::Path) -> Result<()> {
+    if file.exists() {
+        return Ok(());
+    }
+    let log = stores.converger.control.audit().await?;
+    if let Some(before) =
+        log.iter().filter_map(|line| line.note.as_ref()).find(|note| note.starts_with(SAVED))
+    {
+        context.output.warning(format_args!("{before}; what was removed since is not in {}", file.display()));
+    }
+    Ok(())
 }
 
 /// The copy of the snapshot that allows blobs to be deleted, and its file. Blob must have been found to hold nothing else
@@ -198,15 +217,9 @@ async fn confirm(
     stores: &Stores,
     deletable: Option<&Deletable>,
 ) -> Result<()> {
-    let refused = |message: &str| Error::new(ErrorKind::Usage, "cut over").message(message);
     let Some(deletable) = deletable else {
         let sure = "There is no way back from final. Save the control table, drop the retained bytes?";
-        if context.flags.yes || context.output.ask(sure).await == Some(true) {
-            return Ok(());
-        }
-        return Err(
-            refused("not confirmed; nothing was changed").hint("--yes confirms where nobody can be asked")
-        );
+        return super::cutover::confirm(context, sure).await;
     };
     let store = &stores.plan.plan.source.store;
     let question = format!(
@@ -221,7 +234,8 @@ async fn confirm(
     if typed.as_ref() == Some(store) {
         return Ok(());
     }
-    Err(refused("not confirmed; nothing was changed").hint(format!(
+    let refused = "not confirmed; nothing was deleted, and the phase is what it was";
+    Err(Error::new(ErrorKind::Usage, "cut over").message(refused).hint(format!(
         "to delete blobs the name of their store is typed out, `{store}`, or given by --confirm"
     )))
 }
@@ -263,6 +277,9 @@ impl Report for FinishReport<'_> {
         if let Some(standing) = self.standing {
             writeln!(text, "step       cutover → final")?;
             write_gates(text, &standing.gates)?;
+            for session in &standing.open_sessions {
+                writeln!(text, "running    {} ({}): to be stopped first", session.name, session.kind)?;
+            }
             let closed = standing.closed().count();
             if closed > 0 {
                 let all = standing.gates.len();
@@ -277,10 +294,14 @@ impl Report for FinishReport<'_> {
                 writeln!(text, "would      commit phase final: no way back, and no gateway serves any more")?;
             }
             writeln!(text, "would      save the control table, read it back, and drop the retained bytes")?;
+            if self.strips {
+                writeln!(text, "would      remove `_source` from every item")?;
+            }
         }
         if let Some(deletable) = self.deletable {
             let (count, bytes) = (HumanCount(deletable.blobs), HumanBytes(deletable.bytes));
-            writeln!(text, "deletable  {count} blobs, {bytes}: in the snapshot, read back, and in DynamoDB")?;
+            let verb = if self.dry_run { "would      delete" } else { "deletable " };
+            writeln!(text, "{verb} {count} blobs, {bytes}: in the snapshot, read back, and in DynamoDB")?;
             if self.deleted.is_none() {
                 write_kept(text, &deletable.kept, deletable.kept_count)?;
             }

@@ -22,7 +22,7 @@ use crate::target::control::{Control, Mode as Item};
 ///
 /// With `--output json` an object {"command": "mode", "phase", "epoch", "step", "authority", "canary" (in that phase:
 /// "percent", "prefixes"), "held" (by whom, while writes are held), "since" (null before the first command that
-/// writes), "plan_hash"}; with `--watch` one for each change, each on a line of its own.
+/// writes), "plan_hash"}; with `--watch` another one on a line of its own whenever a look finds it changed.
 ///
 /// Exit codes: 0 it was printed, or --watch was interrupted.
 #[derive(Debug, clap::Args)]

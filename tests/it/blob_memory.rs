@@ -27,6 +27,32 @@ mod public {
     migrate::blob_contract!(make);
 }
 
+/// A drill's part of a store is a store, but for the length of its names and a slash before them.
+#[tokio::test]
+async fn a_space_is_a_store_that_sees_nothing_beside_it() {
+    use migrate::blob::space::BlobSpace;
+    use migrate::testing::blob_contract::{
+        a_condition_names_the_version_to_replace, absence_is_no_error, bodies_stream, copies, cursors,
+        deletions, folders_are_folded_once, listings_are_ordered_and_paged, multipart_uploads, renames,
+    };
+
+    let make = async || {
+        let store = MemoryBlob::new(config(Access::Public), Arc::new(SystemClock::new()));
+        put(&store, "r/1.json", "beside").await;
+        Subject::new(Arc::new(BlobSpace::new(Arc::new(store), "drill")), Access::Public)
+    };
+    absence_is_no_error(make().await).await;
+    listings_are_ordered_and_paged(make().await).await;
+    folders_are_folded_once(make().await).await;
+    cursors(make().await).await;
+    copies(make().await).await;
+    renames(make().await).await;
+    deletions(make().await).await;
+    bodies_stream(make().await).await;
+    multipart_uploads(make().await).await;
+    a_condition_names_the_version_to_replace(make().await).await;
+}
+
 mod private_on_disk {
     use super::*;
 

@@ -37,6 +37,18 @@ fn a_drill_that_was_killed_is_in_nobodys_way() {
     assert!(status.contains("drill: there and back"), "{status}");
 }
 
+/// Ctrl-C proves nothing, and takes nothing back; its blobs, items and rows are removed all the same.
+#[test]
+fn a_drill_that_is_interrupted_cleans_up_and_says_nothing_of_its_gate() {
+    let (sandbox, _stores) = stage(PLAN, &[]);
+    let running =
+        sandbox.start_until(&windowed(&["cutover", "--drill", "--yes"]), "drill      migrate validate");
+    assert_eq!(running.signal("INT"), Some(130));
+    let audit = sandbox.run(&windowed(&["status", "--audit=lines"])).expect(0).stdout;
+    assert!(!audit.contains("drill"), "{audit}");
+    sandbox.run(&windowed(&["cutover", "--drill", "--yes"])).expect(0);
+}
+
 /// What went wrong is evidence too, and keeps the gate closed; after the cutover it is too late.
 #[test]
 fn a_drill_that_fails_keeps_its_gate_closed() {

@@ -162,7 +162,8 @@ fn the_hook_of_the_plan_is_told_of_each_flip() {
 fn a_step_waits_until_its_gates_open() {
     let (sandbox, _stores) = stage(PLAN, &[]);
     sandbox.run(&["cutover", "--to", "shadow", "--yes"]).expect(4);
-    let wait = ["cutover", "--to", "shadow", "--wait"];
+    sandbox.run(&["cutover", "--to", "shadow", "--wait"]).expect_error(2, &["not confirmed", "--yes"]);
+    let wait = ["cutover", "--to", "shadow", "--wait", "--yes"];
     // Ctrl-C ends it, and nothing has changed.
     let given_up = sandbox.start_until(&wait, "waiting    export-complete: no evidence yet; ");
     assert_eq!(given_up.signal("INT"), Some(130));

@@ -9,6 +9,7 @@ use migrate::blob::faults::Operation as Blob;
 use migrate::blob::store::PutOptions;
 use migrate::digest::Digest;
 use migrate::dual_write::gateway::DualWrite;
+use migrate::plan::{HookPlan, Span};
 use migrate::protocol::canary::{Counts, Share};
 use migrate::protocol::phase::Phase;
 use migrate::target::TargetStore as _;
@@ -167,6 +168,30 @@ async fn too_many_failures_end_it_and_no_client_sees_one() {
     assert_eq!(gateway.canary(), Counts { errors: 20, ..Counts::default() });
     stage.look().await;
     stage.turned_back(&gateway, "20 reads from DynamoDB failed or took too long").await;
+}
+
+/// Whoever makes a flip tells the plan's hook, gateways too.
+#[tokio::test]
+async fn a_gateway_that_ends_a_canary_tells_the_hook() {
+    let mut stage = Stage::new();
+    let directory = tempfile::TempDir::new().unwrap();
+    let file = directory.path().join("told");
+    let script = format!("cat > {}", file.display());
+    let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+    stage.plan.hook = Some(HookPlan { command, timeout: Span(Duration::from_secs(60)) });
+    let gateway = stage.gateway("g").await;
+    put(&gateway, NAME, A).await.unwrap();
+    stage.share(100, &[]).await;
+    for _ in 0..20 {
+        stage.rig.target.fault(Operation::Get, Fault::Refused(ErrorKind::NotApplied));
+        gateway.head(&NAME.into()).await.unwrap();
+    }
+    stage.look().await;
+    assert_eq!(stage.phase().await, Phase::Shadow);
+    gateway.close(Duration::ZERO).await.unwrap();
+    let audit = stage.rig.control.audit().await.unwrap().pop().unwrap();
+    assert_eq!(audit.who, "gateway g");
+    assert!(audit.note.as_ref().unwrap().starts_with("hook `sh -c cat > "), "{audit:?}");
 }
 
 #[tokio::test]

@@ -17,7 +17,7 @@ use migrate::dual_write::session::{Opening, Session};
 use migrate::plan::{MirrorMode, Plan};
 use migrate::protocol::converge::Purpose;
 use migrate::protocol::phase::Phase;
-use migrate::sweep::Level;
+use migrate::sweep::{DriftKind, Level};
 use migrate::target::control::{Hold, IntentRow, IntentState, SessionKind, SessionState, names};
 use migrate::target::memory::{Fault, Operation};
 use migrate::testing::ManualClock;
@@ -466,6 +466,29 @@ async fn a_sweep_tells_what_is_under_way_from_what_went_past() {
     assert_eq!(past, ["r/past.json"]);
     calm().await;
     stage.rig.check().await;
+}
+
+/// A key that is being written each time it is looked at is not verified: nothing about it can be told, or settled.
+#[tokio::test]
+async fn a_sweep_tells_nothing_of_a_key_that_never_holds_still() {
+    let stage = Stage::new();
+    let gateway = stage.gateway("g").await;
+    put(&gateway, NAME, A).await.unwrap();
+    calm().await;
+    stage.rig.put(NAME, B).await;
+    let session = stage.rig.control.sessions().await.unwrap().remove(0).id;
+    let now = Clock::now(&stage.rig.clock);
+    let writing = IntentRow::new(&session, now, IntentState::Open, vec![NAME.into()], None);
+    stage.rig.control.store_intent(&writing).await.unwrap();
+    let kinds = async || {
+        let report = stage.rig.sweep(Level::Content, false).await;
+        assert!(report.bypassed.is_empty());
+        report.drift.iter().map(|drift| drift.kind).collect::<Vec<_>>()
+    };
+    assert_eq!(kinds().await, [DriftKind::Unverified]);
+    assert!(stage.rig.control.clear_intent(&writing).await.unwrap());
+    let report = stage.rig.sweep(Level::Content, false).await;
+    assert_eq!(report.drift.iter().map(|drift| drift.kind).collect::<Vec<_>>(), [DriftKind::Stale]);
 }
 
 /// What was stored before the gateway began can be deleted past it: a sweep in between saw it.
