@@ -37,6 +37,7 @@ pub mod dual_write;
 pub mod error;
 pub mod event;
 pub mod fixture;
+mod folder;
 pub mod gate;
 pub mod hook;
 pub mod mapping;

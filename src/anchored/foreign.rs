@@ -101,7 +101,7 @@ fn file_name(pathname: &Pathname, etag: &ETag) -> String {
 
 fn save(body: &Spooled, file: &Path) -> std::io::Result<()> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory)?;
+    crate::folder::make(directory)?;
     let mut target = std::fs::File::create(file)?;
     std::io::copy(&mut body.reader(), &mut target)?;
     target.flush()?;

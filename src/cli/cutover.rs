@@ -3,7 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use futures::FutureExt as _;
 use serde::Serialize;
 
 use super::context::Context;
@@ -54,7 +53,7 @@ use crate::protocol::phase::{Authority, Phase};
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
 /// `timing.evidence_age_max`. After `--rollback` it starts anew.
 ///
-/// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
+/// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing", before the step: {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
 /// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "hook": {"command", "ok", "ended",
 /// "took_ms"} where the plan has one, "steps": [text]}. To final: {"command": "cutover", "dry_run", "standing" (null
@@ -63,7 +62,7 @@ use crate::protocol::phase::{Authority, Phase};
 /// "sha256", "found"}, "snapshot", "removed": {"anchors", "rows", "stripped"}, "by_hand": [text]}. With --drill:
 /// {"command": "cutover", "drill", "writes", "pauses_ms": [there, back], "slowest_ms", "seconds", "summary"}.
 ///
-/// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed, or blobs stay that were to be deleted; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
+/// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed, or blobs stay (with --dry-run: would stay) that were to be deleted; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
 /// be over, somebody else holds the mode, or there is no such step.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
@@ -227,8 +226,7 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         } else {
             break None;
         }
-        context.interruptible("wait for the gates", context.clock.sleep(POLL).map(Ok)).await?;
-        standing = flipping.standing(Some(standing.target)).await?;
+        standing = waiting.look_again(context, &flipping, standing.target).await?;
     };
     let hook = match (&flip, &stores.plan.plan.hook) {
         (Some(flip), Some(hook)) => Some(told(hook, &flipping, flip, context).await),
@@ -294,6 +292,27 @@ struct Waiting {
 }
 
 impl Waiting {
+    /// How things stand after a while. Stores that are out of reach are waited for, too.
+    async fn look_again(
+        &mut self,
+        context: &Context,
+        flipping: &Flipping<'_>,
+        target: Phase,
+    ) -> Result<Standing, Error> {
+        loop {
+            let looking = async {
+                context.clock.sleep(POLL).await;
+                flipping.standing(Some(target)).await
+            };
+            match context.interruptible("wait for the gates", looking).await {
+                Err(error) if error.kind().policy().retry => {
+                    self.tell(context, String::new(), error.to_string());
+                }
+                looked => return looked,
+            }
+        }
+    }
+
     /// Says what is waited for: at once where other gates are closed than before, else now and then.
     fn tell(&mut self, context: &Context, gates: String, why: String) {
         self.looks += 1;

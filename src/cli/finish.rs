@@ -120,7 +120,8 @@ pub(super) async fn run(
     if dry_run {
         report.by_hand = by_hand(flags, stores);
         context.output.report(&report)?;
-        return Ok(Exit::Done);
+        let kept = deletable.as_ref().is_some_and(|deletable| deletable.kept_count > 0);
+        return Ok(if kept { Exit::SomeKeysFailed } else { Exit::Done });
     }
     confirm(flags, context, stores, deletable.as_ref()).await?;
     if !begun {
@@ -200,7 +201,7 @@ async fn copy(
     if dry_run {
         return Ok((SourceCopy::original(snapshot)?, snapshot.path().to_owned()));
     }
-    std::fs::create_dir_all(directory).map_err(|error| {
+    crate::folder::make(directory).map_err(|error| {
         refused(ErrorKind::Usage, format!("{} can't be made", directory.display())).source(error)
     })?;
     // Named after what is in it: a later export has a file of its own, and never takes the place of this one.

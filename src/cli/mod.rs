@@ -137,8 +137,11 @@ fn refuse(error: &clap::Error) -> Exit {
     };
     if error.use_stderr() && wants_json() {
         let text = error.render().to_string();
-        let message = text.strip_prefix("error: ").unwrap_or(&text).trim_end();
-        let failure = Error::new(ErrorKind::Usage, "parse the command line").message(message);
+        let message = text.strip_prefix("error: ").unwrap_or(&text);
+        let message = message.split("\n\nFor more information").next().unwrap_or(message).trim_end();
+        let failure = Error::new(ErrorKind::Usage, "parse the command line")
+            .message(message)
+            .hint("`--help` after the name of the command says what it takes");
         return Output::json().failure(&failure.into());
     }
     match error.print() {

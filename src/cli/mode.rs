@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::context::Context;
 use super::cutover::reads;
 use super::output::Report;
-use crate::error::{ErrorKind, Exit};
+use crate::error::Exit;
 use crate::plan::Span;
 use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Epoch, Phase};
@@ -30,7 +30,8 @@ use crate::target::control::{Control, Mode as Item};
   migrate mode
   migrate mode --watch --output json | while read -r mode; do ./told.sh \"$mode\"; done")]
 pub(crate) struct Mode {
-    /// Go on, and print it again whenever it has changed, until Ctrl-C
+    /// Go on, and print it again whenever a look finds it changed, until Ctrl-C; what changed twice between two looks is
+    /// printed once (`migrate status --audit` has every step)
     #[arg(long)]
     watch: bool,
 
@@ -82,34 +83,36 @@ impl ModeReport {
 
 pub(crate) async fn run(args: &Mode, context: &Context) -> anyhow::Result<Exit> {
     let control = Control::new(context.target().await?);
-    let mut seen = control.mode().await?;
-    context.output.report(&ModeReport::of(seen.clone()))?;
-    if !args.watch {
-        return Ok(Exit::Done);
+    if args.watch {
+        context.cancel.run_until_cancelled(watch(&control, args.interval, context)).await.transpose()?;
+    } else {
+        context.output.report(&ModeReport::of(control.mode().await?))?;
     }
+    Ok(Exit::Done)
+}
+
+/// Prints it now and whenever it has changed, and waits for a table that is out of reach.
+async fn watch(control: &Control, interval: Span, context: &Context) -> anyhow::Result<()> {
+    let mut seen = None;
     let mut failing = false;
     loop {
-        if context.cancel.run_until_cancelled(context.clock.sleep(args.interval.0)).await.is_none() {
-            return Ok(Exit::Done);
-        }
         match control.mode().await {
-            Ok(mode) if mode != seen => {
-                context.output.report(&ModeReport::of(mode.clone()))?;
-                (seen, failing) = (mode, false);
+            Ok(mode) => {
+                failing = false;
+                if seen.as_ref() != Some(&mode) {
+                    context.output.report(&ModeReport::of(mode.clone()))?;
+                    seen = Some(mode);
+                }
             }
-            Ok(_) => failing = false,
-            // A table that is gone stays gone.
-            Err(error)
-                if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::Usage | ErrorKind::Denied) =>
-            {
-                return Err(error.into());
-            }
-            Err(error) => {
+            Err(error) if error.kind().policy().retry => {
                 if !std::mem::replace(&mut failing, true) {
                     context.output.warning(format_args!("{error}; it is tried again"));
                 }
             }
+            // A table that is gone stays gone.
+            Err(error) => return Err(error.into()),
         }
+        context.clock.sleep(interval.0).await;
     }
 }
 

@@ -183,7 +183,7 @@ impl Stores {
         let failed = |error: std::io::Error| {
             Error::new(ErrorKind::Usage, "name this instance").key(path.display()).source(error)
         };
-        std::fs::create_dir_all(&self.directory).map_err(failed)?;
+        crate::folder::make(&self.directory).map_err(failed)?;
         match std::fs::File::create_new(&path) {
             Ok(mut file) => file.write_all(&names::token().as_bytes()[..8]).map_err(failed)?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}

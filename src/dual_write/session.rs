@@ -377,7 +377,7 @@ fn lock(directory: &Path, name: &str) -> Result<File> {
     let failed = |error: std::io::Error| {
         Error::new(ErrorKind::Usage, "lock the session").key(path.display()).source(error)
     };
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    crate::folder::make(directory).map_err(failed)?;
     let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),

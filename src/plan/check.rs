@@ -70,6 +70,9 @@ pub fn check(plan: &Plan) -> Result<(), Problem> {
         let problem = Problem::new("it names no program: a list such as `[\"./told.sh\", \"--now\"]`");
         return Err(problem.within("command").within("hook"));
     }
+    if plan.hook.as_ref().is_some_and(|hook| hook.timeout.0.is_zero()) {
+        return Err(Problem::new("it must be longer than nothing").within("timeout").within("hook"));
+    }
     let compiled = CompiledPlan::new(plan)?;
     if plan.entities.is_empty() {
         return Err(Problem::new("there is no `[[entity]]`, so nothing would be migrated"));

@@ -175,7 +175,7 @@ impl Snapshot {
     pub fn create_or_open(path: impl AsRef<Path>, store: &str) -> Result<Self> {
         let path = path.as_ref();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            fs::create_dir_all(folder).map_err(|error| io_error("create folder", folder, error))?;
+            crate::folder::make(folder).map_err(|error| io_error("create folder", folder, error))?;
         }
         let lock = lock(path)?;
         if fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) {

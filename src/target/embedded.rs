@@ -127,7 +127,7 @@ fn open(location: &Location) -> Result<Database> {
 fn open_file(path: &Path) -> Result<Database> {
     let unusable = |kind, message: &str| failed(kind, message).key(path.display());
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        std::fs::create_dir_all(directory)
+        crate::folder::make(directory)
             .map_err(|cause| unusable(ErrorKind::Usage, "cannot make its directory").source(cause))?;
     }
     let text = path.to_str().ok_or_else(|| unusable(ErrorKind::Usage, "its path is not UTF-8"))?;

@@ -47,7 +47,9 @@ fn a_wrong_flag_is_an_object_where_json_is_asked_for() {
     assert_eq!(run.stderr, "");
     let error = error(&run);
     assert_eq!((error["kind"].as_str(), error["exit"].as_u64()), (Some("usage"), Some(2)));
-    assert!(error["message"].as_str().unwrap().contains("expected `aws`"), "{error}");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("expected `aws`") && !message.contains("--help"), "{error}");
+    assert!(error["hint"].as_str().unwrap().contains("--help"), "{error}");
 }
 
 #[test]

@@ -37,8 +37,9 @@ fn a_gateway_keeps_the_last_step_away_and_serves_no_more_after_it() {
     }
     let control = runtime().block_on(control(&sandbox));
     step(&control, Phase::Cutover);
-    let put = client.put("r/late.json", r#"{"n": "late"}"#.to_owned());
-    assert_eq!(runtime().block_on(put).unwrap().0, 200);
+    // Nobody held the writes: one that meets the step may be told to come again.
+    let late = || client.put("r/late.json", r#"{"n": "late"}"#.to_owned());
+    assert!((0..10).any(|_| runtime().block_on(late()).unwrap().0 == 200));
     let swept = sandbox.run(&windowed(&["validate", "--output", "json"]));
     assert_eq!(swept.json()["clean"], true, "{}", swept.stdout);
 

@@ -332,7 +332,7 @@ impl Migration<'_> {
         }
         let all = ["cutover", "--to", "final", "--strip", "--delete-source"];
         // What was changed since the export is not in the snapshot as it is now.
-        let stale = self.run(0, &[&all[..], &["--dry-run"]].concat())["deletable"].take();
+        let stale = self.run(3, &[&all[..], &["--dry-run"]].concat())["deletable"].take();
         let mapped = u64::try_from(self.source.mapped().count()).unwrap();
         let changed = stale["kept_count"].as_u64().unwrap();
         assert!(changed > 0 && stale["blobs"].as_u64().unwrap() + changed >= mapped, "{stale}");

@@ -155,6 +155,9 @@ fn the_hook_of_the_plan_is_told_of_each_flip() {
     sandbox.write("migration-plan.md", &wrong);
     let refused = sandbox.run(&["status"]).expect(2).stderr;
     assert!(refused.contains("migration-plan.md:10: `hook.command`: it names no program"), "{refused}");
+    sandbox.write("migration-plan.md", &PLAN.replace("[validation]", &hook.replace("20s", "0s")));
+    let refused = sandbox.run(&["status"]).expect(2).stderr;
+    assert!(refused.contains("`hook.timeout`: it must be longer than nothing"), "{refused}");
 }
 
 /// It may be started before anything is proven: it takes the step once it may.

@@ -44,7 +44,7 @@ impl Disk {
         let failed = |error: io::Error| {
             Error::new(ErrorKind::Usage, "open the data directory").key(directory.display()).source(error)
         };
-        fs::create_dir_all(directory).map_err(failed)?;
+        crate::folder::make(directory).map_err(failed)?;
         let lock = File::create(directory.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}

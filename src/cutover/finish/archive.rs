@@ -85,7 +85,7 @@ pub async fn archive(cutover: &Cutover<'_>, file: &Path, cancel: &CancellationTo
         return Ok(Archive { file: file.to_owned(), rows, sha256, found: true });
     }
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory).map_err(failed)?;
+    crate::folder::make(directory).map_err(failed)?;
     let temporary = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let mut lines = Lines::new(temporary.as_file().try_clone().map_err(failed)?).map_err(failed)?;
     let table = format!("{}-migration", cutover.plan.target.table);

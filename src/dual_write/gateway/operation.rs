@@ -1,13 +1,14 @@
 //! One write through the gateway: intent, upstream write, reply, converge, and the intent's end.
 //!
-//! It runs to its end in a task of its own, whether or not its client is still there: a write that is
-//! abandoned half way would be in doubt for no reason.
+//! It runs to its end whether or not its client is still there: a write that is abandoned half way would be in
+//! doubt for no reason.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, StreamExt as _};
+use tokio::runtime::Handle;
 use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
@@ -68,6 +69,40 @@ struct Noted {
     at: Duration,
 }
 
+/// Work that runs where its result is waited for, and in a task of its own once nobody waits any more: to begin
+/// there would cost two changes of threads.
+struct Lasting {
+    work: Option<BoxFuture<'static, ()>>,
+    runtime: Handle,
+}
+
+impl Lasting {
+    fn new(work: impl Future<Output = ()> + std::marker::Send + 'static) -> Self {
+        Self { work: Some(work.boxed()), runtime: Handle::current() }
+    }
+
+    /// Waits for a result that the work gives before its end.
+    async fn until<T>(mut self, mut result: oneshot::Receiver<T>) -> Option<T> {
+        if let Some(work) = &mut self.work {
+            tokio::select! {
+                // So a result is seen as soon as the work has given it.
+                biased;
+                () = work => self.work = None,
+                result = &mut result => return result.ok(),
+            }
+        }
+        result.await.ok()
+    }
+}
+
+impl Drop for Lasting {
+    fn drop(&mut self) {
+        if let Some(work) = self.work.take() {
+            self.runtime.spawn(work);
+        }
+    }
+}
+
 impl Gateway {
     /// Carries out a write, and answers as soon as the plan allows.
     ///
@@ -77,8 +112,9 @@ impl Gateway {
     pub(super) async fn carry_out(self: &Arc<Self>, operation: Operation) -> Result<Option<Head>> {
         let (answer, answered) = oneshot::channel();
         let gateway = Arc::clone(self);
-        self.running.spawn(async move { gateway.work(operation, answer).await }.in_current_span());
-        answered.await.map_err(|_| {
+        let work = async move { gateway.work(operation, answer).await }.in_current_span();
+        let answer = Lasting::new(self.running.track_future(work)).until(answered).await;
+        answer.ok_or_else(|| {
             Error::new(ErrorKind::Internal, "write through the gateway").message("the operation broke off")
         })?
     }
@@ -114,7 +150,7 @@ impl Gateway {
         let waiting = match self.mirror {
             MirrorMode::Async => {
                 say(answer, outcome);
-                // Whoever waits for it goes first: what comes now takes this thread for a while.
+                // Whoever waits for it goes first: what comes now takes a while.
                 tokio::task::yield_now().await;
                 None
             }
