@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt as _};
+use futures::future::{self, BoxFuture, FutureExt as _};
 use futures::stream::{self, StreamExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::oneshot;
@@ -81,17 +81,18 @@ impl Lasting {
         Self { work: Some(work.boxed()), runtime: Handle::current() }
     }
 
-    /// Waits for a result that the work gives before its end.
+    /// Waits for a result that the work gives before its end; none where it gives none.
     async fn until<T>(mut self, mut result: oneshot::Receiver<T>) -> Option<T> {
-        if let Some(work) = &mut self.work {
-            tokio::select! {
-                // So a result is seen as soon as the work has given it.
-                biased;
-                () = work => self.work = None,
-                result = &mut result => return result.ok(),
+        let given = future::poll_fn(|context| {
+            // It is not here while it runs: if it panics, it is not polled again.
+            if let Some(mut work) = self.work.take()
+                && work.poll_unpin(context).is_pending()
+            {
+                self.work = Some(work);
             }
-        }
-        result.await.ok()
+            result.poll_unpin(context)
+        });
+        given.await.ok()
     }
 }
 
