@@ -53,14 +53,15 @@ use crate::protocol::phase::{Authority, Phase};
 /// Evidence counts only under the present plan and epoch, and for as long as the plan's
 /// `timing.evidence_age_max`. After `--rollback` it starts anew.
 ///
-/// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing", before the step: {"mode", "target", "gates":
+/// With `--output json`: {"command": "cutover", "dry_run", "ready", "standing": {"mode", "target", "gates":
 /// [{"gate", "open", "summary", "obstacles", "opened_by", "at"}], "open_sessions"}, "flip": {"from", "to",
 /// "epoch", "canary": {"percent", "prefixes"}, "pause_ms"} once it is done, "hook": {"command", "ok", "ended",
 /// "took_ms"} where the plan has one, "steps": [text]}. To final: {"command": "cutover", "dry_run", "standing" (null
 /// where this is phase final already), "flip", "hook", "deletable": {"blobs", "bytes", "kept": [[pathname, why]],
 /// "kept_count"} and "deleted": {"blobs", "kept", "kept_count"} with --delete-source, "archive": {"file", "rows",
 /// "sha256", "found"}, "snapshot", "removed": {"anchors", "rows", "stripped"}, "by_hand": [text]}. With --drill:
-/// {"command": "cutover", "drill", "writes", "pauses_ms": [there, back], "slowest_ms", "seconds", "summary"}.
+/// {"command": "cutover", "drill", "writes", "pauses_ms": [there, back], "slowest_ms", "seconds", "summary"}. What
+/// "standing" says was so before the step.
 ///
 /// Exit codes: 0 the step is taken; 3 it is, but the plan's hook failed, or blobs stay (with --dry-run: would stay) that were to be deleted; 4 a gate is closed, or too much is under way; 6 a session did not acknowledge or must
 /// be over, somebody else holds the mode, or there is no such step.
@@ -270,15 +271,13 @@ pub(super) async fn told(
 /// Asks whoever is there, unless they said yes. Where nobody is, nobody has agreed.
 pub(super) async fn confirm(context: &Context, sure: &str) -> Result<(), Error> {
     let refused = |kind| Error::new(kind, "cut over").message("not confirmed; nothing was changed");
-    match context.flags.yes
-        || context
-            .output
-            .ask(sure)
-            .await
-            .ok_or_else(|| refused(ErrorKind::Usage).hint("--yes confirms where nobody can be asked"))?
-    {
-        true => Ok(()),
-        false => Err(refused(ErrorKind::Interrupted)),
+    if context.flags.yes {
+        return Ok(());
+    }
+    match context.output.ask(sure).await {
+        Some(true) => Ok(()),
+        Some(false) => Err(refused(ErrorKind::Interrupted)),
+        None => Err(refused(ErrorKind::Usage).hint("--yes confirms where nobody can be asked")),
     }
 }
 

@@ -111,6 +111,16 @@ fn the_mode_is_printed_and_watched() {
     sandbox.run(&["mode", "--interval", "5s"]).expect(2);
 }
 
+/// It may be started before DynamoDB can be reached, and is ended as ever.
+#[test]
+fn a_watch_waits_for_tables_that_are_out_of_reach() {
+    let (sandbox, stores) = stage(PLAN, &[]);
+    drop(stores);
+    let again = "warning: get items test-migration: cannot connect to DynamoDB";
+    let watching = sandbox.start_until(&["mode", "--watch"], again);
+    assert_eq!(watching.signal("INT"), Some(0));
+}
+
 /// The hook is told of each step, and decides nothing: where it fails, the step stands and the exit code says so.
 #[test]
 fn the_hook_of_the_plan_is_told_of_each_flip() {
