@@ -27,7 +27,8 @@ pub struct Spooled {
     place: Place,
     length: u64,
     sha256: Digest,
-    md5: [u8; 16],
+    /// Of what lies in a file; of what is in memory it is taken when it is asked for.
+    md5: Option<[u8; 16]>,
 }
 
 #[derive(Debug, Clone)]
@@ -51,14 +52,15 @@ impl Spooled {
 
     /// The MD5 of its bytes.
     #[must_use]
-    pub const fn md5(&self) -> [u8; 16] {
-        self.md5
+    pub fn md5(&self) -> [u8; 16] {
+        let memory = || self.in_memory().map(AsRef::as_ref).unwrap_or_default();
+        self.md5.unwrap_or_else(|| md5::Md5::digest(memory()).into())
     }
 
     /// The ETag of its bytes, as a store gives it to a blob that is put at once.
     #[must_use]
     pub fn etag(&self) -> ETag {
-        ETag::new(&format!("\"{}\"", hex::encode(self.md5)))
+        ETag::new(&format!("\"{}\"", hex::encode(self.md5())))
     }
 
     /// Whether it is too long to be handled as a whole: more than [`MEMORY_BYTES_MAX`].
@@ -127,7 +129,7 @@ impl From<Bytes> for Spooled {
         Self {
             length: bytes.len() as u64,
             sha256: Digest::of(&bytes),
-            md5: md5::Md5::digest(&bytes).into(),
+            md5: None,
             place: Place::Memory(bytes),
         }
     }
@@ -176,24 +178,16 @@ impl Seek for SpoolReader {
 pub struct Spool {
     memory_bytes_max: u64,
     memory: Vec<u8>,
-    file: Option<File>,
+    file: Option<(File, md5::Md5)>,
     length: u64,
     sha256: sha2::Sha256,
-    md5: md5::Md5,
 }
 
 impl Spool {
     /// An empty one that moves to a file beyond `memory_bytes_max` bytes.
     #[must_use]
     pub fn new(memory_bytes_max: u64) -> Self {
-        Self {
-            memory_bytes_max,
-            memory: Vec::new(),
-            file: None,
-            length: 0,
-            sha256: sha2::Sha256::default(),
-            md5: md5::Md5::default(),
-        }
+        Self { memory_bytes_max, memory: Vec::new(), file: None, length: 0, sha256: sha2::Sha256::default() }
     }
 
     /// Adds some bytes.
@@ -203,30 +197,32 @@ impl Spool {
     pub fn push(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.length += bytes.len() as u64;
         self.sha256.update(bytes);
-        self.md5.update(bytes);
-        if let Some(file) = &mut self.file {
+        if let Some((file, md5)) = &mut self.file {
+            md5.update(bytes);
             return file.write_all(bytes);
         }
         if self.length <= self.memory_bytes_max {
             self.memory.extend_from_slice(bytes);
             return Ok(());
         }
-        let mut file = tempfile::tempfile()?;
-        file.write_all(&std::mem::take(&mut self.memory))?;
-        file.write_all(bytes)?;
-        self.file = Some(file);
+        let (mut file, mut md5) = (tempfile::tempfile()?, md5::Md5::default());
+        for bytes in [&*std::mem::take(&mut self.memory), bytes] {
+            md5.update(bytes);
+            file.write_all(bytes)?;
+        }
+        self.file = Some((file, md5));
         Ok(())
     }
 
     /// All of it is there.
     #[must_use]
     pub fn finish(self) -> Spooled {
-        let place = match self.file {
-            Some(file) => Place::File(Arc::new(Mutex::new(file))),
-            None => Place::Memory(self.memory.into()),
+        let (place, md5) = match self.file {
+            Some((file, md5)) => (Place::File(Arc::new(Mutex::new(file))), Some(md5.finalize().into())),
+            None => (Place::Memory(self.memory.into()), None),
         };
         let sha256 = Digest::from_bytes(self.sha256.finalize().into());
-        Spooled { place, length: self.length, sha256, md5: self.md5.finalize().into() }
+        Spooled { place, length: self.length, sha256, md5 }
     }
 }
 

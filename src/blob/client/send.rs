@@ -136,37 +136,8 @@ impl HttpBlob {
     ) -> Result<reqwest::Response> {
         self.pace.wait(call.class).await;
         self.meter.count(call.class)?;
-        let mut request =
-            self.http.request(call.method.clone(), call.url.clone()).headers(call.headers.clone());
-        if call.to == To::Api {
-            request = request
-                .header(header::API_VERSION, API_VERSION)
-                .header(header::REQUEST_ID, id)
-                .header(header::REQUEST_ATTEMPT, attempt);
-            if let Some(store_id) = &self.store_id {
-                request = request.header(header::STORE_ID, store_id);
-            }
-        }
-        let needs_token = call.to == To::Api || self.access == Access::Private;
-        if needs_token && self.origins.may_have_token(&call.url) {
-            request = request.header(AUTHORIZATION, self.authorization.clone());
-        }
-        request = match &mut call.payload {
-            Payload::Empty if call.write => request.header(CONTENT_LENGTH, 0),
-            Payload::Empty => request,
-            Payload::Json(json) => {
-                request.header(CONTENT_TYPE, HeaderValue::from_static("application/json")).body(json.clone())
-            }
-            Payload::Once { length, body } => {
-                let body = body.take().expect("invariant: a stream is sent once");
-                let request = match length {
-                    Some(length) => request.header(CONTENT_LENGTH, *length),
-                    None => request,
-                };
-                request.body(body)
-            }
-        };
-        let response = request.send().await.map_err(|error| {
+        let request = self.request(call, id, attempt);
+        let response = self.http.execute(request).await.map_err(|error| {
             let error = transport(call.operation, &call.origin(), error, call.write);
             if call.key.is_empty() { error } else { error.key(call.key) }
         })?;
@@ -175,6 +146,45 @@ impl HttpBlob {
             return Ok(response);
         }
         Err(self.refusal(call, response).await)
+    }
+
+    /// What is sent for a call. It takes a body that can be sent once.
+    fn request(&self, call: &mut Call<'_>, id: &str, attempt: u32) -> reqwest::Request {
+        let mut request = reqwest::Request::new(call.method.clone(), call.url.clone());
+        let headers = request.headers_mut();
+        headers.clone_from(&call.headers);
+        if call.to == To::Api {
+            headers.insert(header::API_VERSION, HeaderValue::from_static(API_VERSION));
+            headers.insert(header::REQUEST_ID, printable(id));
+            headers.insert(header::REQUEST_ATTEMPT, attempt.into());
+            if let Some(store_id) = &self.store_id {
+                headers.insert(header::STORE_ID, printable(store_id));
+            }
+        }
+        let needs_token = call.to == To::Api || self.access == Access::Private;
+        if needs_token && self.origins.may_have_token(&call.url) {
+            headers.insert(AUTHORIZATION, self.authorization.clone());
+        }
+        let body = match &mut call.payload {
+            Payload::Empty => {
+                if call.write {
+                    headers.insert(CONTENT_LENGTH, 0.into());
+                }
+                None
+            }
+            Payload::Json(json) => {
+                headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+                Some(json.clone().into())
+            }
+            Payload::Once { length, body } => {
+                if let Some(length) = *length {
+                    headers.insert(CONTENT_LENGTH, length.into());
+                }
+                Some(body.take().expect("invariant: a stream is sent once"))
+            }
+        };
+        *request.body_mut() = body;
+        request
     }
 
     /// A gateway of ours answers from DynamoDB: to take it for the store would compare that with itself.
@@ -263,6 +273,11 @@ impl HttpBlob {
         let store = self.store_id.as_deref().unwrap_or_default();
         format!("{store}:{}:{:016x}", self.clock.now().as_millisecond(), rand::random::<u64>())
     }
+}
+
+/// A text of the token's and of digits as a header; [`HttpBlob::new`] refuses a token that can't be in one.
+fn printable(text: &str) -> HeaderValue {
+    HeaderValue::from_str(text).expect("invariant: a token that can be sent")
 }
 
 struct Retries {

@@ -8,7 +8,7 @@ use crate::blob::Pathname;
 use crate::digest::Digest;
 use crate::error::Result;
 use crate::target::store::{Condition, Outcome, Table, Write};
-use crate::value::Value;
+use crate::value::{Item, Value};
 
 /// The most pathnames of one intent: with the longest names it stays under an item's limit.
 pub const INTENT_PATHNAMES_MAX: usize = 100;
@@ -16,13 +16,15 @@ pub const INTENT_PATHNAMES_MAX: usize = 100;
 /// An operation's word that it is about to write to these pathnames.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IntentRow {
-    /// Unique; also says in which partition the row lies.
+    /// Unique; also says in which partition the row lies. Its sort key is this, so it is no attribute.
+    #[serde(skip)]
     pub id: String,
     /// The session under which the operation runs.
     pub session: String,
     /// New whenever the row is stored anew, so that a touched row is told from an untouched one.
     pub version: String,
     /// Whether the operation is still at it.
+    #[serde(default, skip_serializing_if = "IntentState::is_open")]
     pub state: IntentState,
     /// When it was stored, for people.
     pub at: Timestamp,
@@ -38,13 +40,22 @@ pub struct IntentRow {
 }
 
 /// Whether the operation of an intent is still at it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntentState {
-    /// It is, for as long as its session lives.
+    /// It is, for as long as its session lives. An attribute says only what is not so: each one takes time, and
+    /// every write waits for its intent.
+    #[default]
     Open,
     /// It gave up; its write may still land.
     GaveUp,
+}
+
+impl IntentState {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
 }
 
 impl IntentRow {
@@ -59,6 +70,12 @@ impl IntentRow {
     ) -> Self {
         let (id, version) = (names::token(), names::token());
         Self { id, session: session.to_owned(), version, state, at, pathnames, sha256, any_content: false }
+    }
+
+    /// The intent that a row is.
+    pub(super) fn decode(item: Item) -> Result<Self> {
+        let id = row::key(&item).sort;
+        Ok(Self { id, ..row::decode(item)? })
     }
 
     /// Whether a blob of this name and content may be what this operation stored.
@@ -114,7 +131,7 @@ impl Control {
     /// # Errors
     /// `Corrupt`; what the store reports.
     pub async fn intents_of_shard(&self, shard: u8) -> Result<Vec<IntentRow>> {
-        self.rows(&names::intent_partition(shard), "").await?.into_iter().map(row::decode).collect()
+        self.rows(&names::intent_partition(shard), "").await?.into_iter().map(IntentRow::decode).collect()
     }
 
     /// All intents, in no useful order.

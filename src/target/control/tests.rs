@@ -273,10 +273,14 @@ fn intents() {
         sha256: Some(Digest::of("{}")),
         any_content: false,
     };
-    row("intent-open", &names::intent(&open.id), &open);
+    let row = |name: &str, intent: &IntentRow| {
+        let item = golden(name, &row::encode(&names::intent(&intent.id), intent));
+        assert_eq!(IntentRow::decode(item).expect("it is read"), *intent);
+    };
+    row("intent-open", &open);
     let pathnames = vec![live().pathname, Pathname::from("signups/2.json")];
     let given_up = IntentRow { state: IntentState::GaveUp, pathnames, sha256: None, ..open };
-    row("intent-gave-up", &names::intent(&given_up.id), &given_up);
+    row("intent-gave-up", &given_up);
 }
 
 /// The longest names that there are (950 UTF-16 units, up to three bytes each) stay under an item's limit.
