@@ -1,11 +1,15 @@
 //! Connections: taking them, over TLS or not, serving HTTP/1 on them within limits, and ending them.
 
-use std::pin::pin;
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::body::Body;
+use futures::future::BoxFuture;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -91,6 +95,34 @@ async fn room(site: &Site) -> OwnedSemaphorePermit {
     }
 }
 
+tokio::task_local! {
+    /// What is left to be done by those who answer on the connection that is polled now.
+    static LEFT: RefCell<Vec<BoxFuture<'static, ()>>>;
+}
+
+/// Runs work in a task of its own. Where a connection of this server is answered, the task begins once the answer is
+/// on its way: begun before, it would take the processor from whoever waits for that.
+pub fn afterwards(work: BoxFuture<'static, ()>) {
+    let mut work = Some(work);
+    // Elsewhere there is nothing to wait for.
+    LEFT.try_with(|left| left.borrow_mut().extend(work.take())).ok();
+    if let Some(work) = work {
+        tokio::spawn(work);
+    }
+}
+
+/// Polls a connection, which writes its answers, and then begins what was left for afterwards.
+fn poll<C: Future>(connection: Pin<&mut C>, context: &mut Context<'_>) -> Poll<C::Output> {
+    let (polled, left) = LEFT.sync_scope(RefCell::default(), || {
+        let polled = connection.poll(context);
+        (polled, LEFT.with(RefCell::take))
+    });
+    for work in left {
+        tokio::spawn(work);
+    }
+    polled
+}
+
 async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, site: Arc<Site>, stop: CancellationToken) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "small replies may be slow");
@@ -129,11 +161,11 @@ where
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
     let served = tokio::select! {
-        served = connection.as_mut() => served,
+        served = poll_fn(|context| poll(connection.as_mut(), context)) => served,
         () = async { tokio::select! { () = stop.cancelled() => {}, () = crowded => {} } } => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
-                served = connection.as_mut() => served,
+                served = poll_fn(|context| poll(connection.as_mut(), context)) => served,
                 // Half a head is no request: who sends no more of it makes room at once.
                 () = site.clock.sleep(HEAD_GRACE), if !asked.load(Ordering::Relaxed) => return,
             }
@@ -151,4 +183,28 @@ async fn answer(site: &Arc<Site>, request: Request<Incoming>) -> Result<Response
     }
     let response = route::answer(site, request.map(Body::new)).await;
     if dropped.is_some() { Err(Dropped) } else { Ok(response) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::task::Waker;
+
+    use futures::FutureExt as _;
+    use tokio::runtime::Handle;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_left_begins_once_the_connection_was_polled() {
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        let connection = pin!(async {
+            afterwards(pending().boxed());
+            tasks()
+        });
+        let polled = poll(connection, &mut Context::from_waker(Waker::noop()));
+        assert_eq!((polled, tasks()), (Poll::Ready(0), 1));
+        afterwards(pending().boxed());
+        assert_eq!(tasks(), 2, "where there is no connection, at once");
+    }
 }

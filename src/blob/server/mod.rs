@@ -39,6 +39,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub use self::connection::afterwards;
 use self::keys::Keys;
 pub use self::oidc::{KeySet, Oidc};
 pub use self::tls::TlsIdentity;

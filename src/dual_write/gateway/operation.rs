@@ -3,19 +3,21 @@
 //! It runs to its end whether or not its client is still there: a write that is abandoned half way would be in
 //! doubt for no reason.
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures::future::{self, BoxFuture, FutureExt as _};
+use futures::future::{BoxFuture, FutureExt as _};
 use futures::stream::{self, StreamExt as _};
 use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::door::Ticket;
 use super::spool::Offered;
 use super::{CONVERGES_MAX, Gateway, QUEUE_MAX};
 use crate::anchored::Anchored;
+use crate::blob::server::afterwards;
 use crate::blob::{BlobStore, Head, Pathname, Spooled};
 use crate::converge::Converger;
 use crate::dual_write::mirroring::Mirroring;
@@ -69,37 +71,59 @@ struct Noted {
     at: Duration,
 }
 
-/// Work that runs where its result is waited for, and in a task of its own once nobody waits any more: to begin
+/// A write that upstream has answered, and that is to be mirrored.
+struct Written {
+    ticket: Ticket,
+    intent: Noted,
+    pathnames: Vec<Pathname>,
+    content: Stores,
+    stored: Option<Head>,
+    reply: Reply,
+    /// When the reply came, by the monotonic clock.
+    at: Duration,
+}
+
+/// What a write answers, and what it leaves to be done.
+type Answered = (Result<Option<Head>>, Option<BoxFuture<'static, ()>>);
+
+/// Work that runs where its answer is waited for, and in a task of its own once nobody waits any more: to begin
 /// there would cost two changes of threads.
 struct Lasting {
-    work: Option<BoxFuture<'static, ()>>,
+    work: Option<BoxFuture<'static, Answered>>,
     runtime: Handle,
 }
 
 impl Lasting {
-    fn new(work: impl Future<Output = ()> + std::marker::Send + 'static) -> Self {
+    fn new(work: impl Future<Output = Answered> + std::marker::Send + 'static) -> Self {
         Self { work: Some(work.boxed()), runtime: Handle::current() }
     }
+}
 
-    /// Waits for a result that the work gives before its end; none where it gives none.
-    async fn until<T>(mut self, mut result: oneshot::Receiver<T>) -> Option<T> {
-        let given = future::poll_fn(|context| {
-            // It is not here while it runs: if it panics, it is not polled again.
-            if let Some(mut work) = self.work.take()
-                && work.poll_unpin(context).is_pending()
-            {
-                self.work = Some(work);
-            }
-            result.poll_unpin(context)
-        });
-        given.await.ok()
+impl Future for Lasting {
+    type Output = Result<Option<Head>>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // It is not here while it runs: if it panics, it is not polled again.
+        let mut work = self.work.take().expect("invariant: not polled after its end");
+        let Poll::Ready((answer, rest)) = work.poll_unpin(context) else {
+            self.work = Some(work);
+            return Poll::Pending;
+        };
+        if let Some(rest) = rest {
+            afterwards(rest);
+        }
+        Poll::Ready(answer)
     }
 }
 
 impl Drop for Lasting {
     fn drop(&mut self) {
         if let Some(work) = self.work.take() {
-            self.runtime.spawn(work);
+            self.runtime.spawn(async move {
+                if let (_, Some(rest)) = work.await {
+                    rest.await;
+                }
+            });
         }
     }
 }
@@ -111,16 +135,11 @@ impl Gateway {
     /// What upstream says; `Busy` and `WrongPhase` where the gateway may not write, or may not say what came
     /// of it.
     pub(super) async fn carry_out(self: &Arc<Self>, operation: Operation) -> Result<Option<Head>> {
-        let (answer, answered) = oneshot::channel();
-        let gateway = Arc::clone(self);
-        let work = async move { gateway.work(operation, answer).await }.in_current_span();
-        let answer = Lasting::new(self.running.track_future(work)).until(answered).await;
-        answer.ok_or_else(|| {
-            Error::new(ErrorKind::Internal, "write through the gateway").message("the operation broke off")
-        })?
+        let work = Arc::clone(self).work(operation).in_current_span();
+        Lasting::new(self.running.track_future(work)).await
     }
 
-    async fn work(self: Arc<Self>, operation: Operation, answer: oneshot::Sender<Result<Option<Head>>>) {
+    async fn work(self: Arc<Self>, operation: Operation) -> Answered {
         let Operation { mut pathnames, content, send } = operation;
         let turn = self.turns.take(&pathnames).await;
         pathnames.retain(|pathname| self.maps(pathname));
@@ -128,12 +147,12 @@ impl Gateway {
             Ok(ticket) => ticket,
             Err(error) => {
                 self.counts.refused();
-                return say(answer, Err(error));
+                return (Err(error), None);
             }
         };
         let intent = match self.note(&ticket, &pathnames, &content).await {
             Ok(intent) => intent,
-            Err(error) => return say(answer, Err(error)),
+            Err(error) => return (Err(error), None),
         };
         let outcome = tokio::select! {
             biased;
@@ -141,43 +160,47 @@ impl Gateway {
             () = ticket.leave.cancelled() => Err(unanswered("a flip is under way")),
         };
         drop(turn);
-        let replied = self.clock().monotonic();
+        let at = self.clock().monotonic();
         let reply = reply_of(&outcome);
         let stored = outcome.as_ref().ok().cloned().flatten();
         let intent = self.name_what_was_stored(&ticket, intent, &mut pathnames, stored.as_ref()).await;
         let may_answer = self.door.may_answer(&ticket);
         let outcome = if may_answer { outcome } else { Err(unanswered("its session is over")) };
         self.counts.answered(&outcome, reply);
-        let waiting = match self.mirror {
+        let Some(intent) = intent else { return (outcome, None) };
+        let written = Written { ticket, intent, pathnames, content, stored, reply, at };
+        let mirrored = Arc::clone(&self).mirror(written);
+        match self.mirror {
             MirrorMode::Async => {
-                say(answer, outcome);
-                // Whoever waits for it goes first: what comes now takes a while.
-                tokio::task::yield_now().await;
-                None
+                let rest = self.running.track_future(mirrored.in_current_span());
+                (outcome, Some(rest.boxed()))
             }
-            MirrorMode::Strict => Some((answer, outcome)),
+            MirrorMode::Strict => {
+                mirrored.await;
+                (outcome, None)
+            }
+        }
+    }
+
+    /// Makes the mirror equal, and ends the intent.
+    async fn mirror(self: Arc<Self>, written: Written) {
+        let Written { ticket, intent, pathnames, content, stored, reply, at } = written;
+        let done = tokio::select! {
+            biased;
+            () = ticket.leave.cancelled() => Done::GaveUp,
+            done = self.settle(&ticket, &pathnames, content, stored) => done,
         };
-        if let Some(intent) = intent {
-            let done = tokio::select! {
-                biased;
-                () = ticket.leave.cancelled() => Done::GaveUp,
-                done = self.settle(&ticket, &pathnames, content, stored) => done,
-            };
-            let lag = self.clock().monotonic().saturating_sub(replied);
-            if done != Done::GaveUp {
-                self.metrics.converged(lag);
-            }
-            tracing::debug!(
-                ?pathnames,
-                ?done,
-                ms = lag.as_secs_f64() * 1_000.0,
-                "the write is mirrored, or left in doubt"
-            );
-            self.end(&ticket, intent, after_own(reply, done)).await;
+        let lag = self.clock().monotonic().saturating_sub(at);
+        if done != Done::GaveUp {
+            self.metrics.converged(lag);
         }
-        if let Some((answer, outcome)) = waiting {
-            say(answer, outcome);
-        }
+        tracing::debug!(
+            ?pathnames,
+            ?done,
+            ms = lag.as_secs_f64() * 1_000.0,
+            "the write is mirrored, or left in doubt"
+        );
+        self.end(&ticket, intent, after_own(reply, done)).await;
     }
 
     /// Stores the intent, where the control table can be reached; else takes note of the gap.
@@ -341,11 +364,6 @@ impl Gateway {
             tracing::debug!(%error, intent = row.id, "an intent is left to the replay");
         }
     }
-}
-
-fn say(answer: oneshot::Sender<Result<Option<Head>>>, outcome: Result<Option<Head>>) {
-    // A client that went away has no use for it.
-    answer.send(outcome).ok();
 }
 
 fn unanswered(why: &str) -> Error {
