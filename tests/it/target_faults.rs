@@ -125,6 +125,53 @@ async fn a_lost_reply_shows_our_own_item() {
     assert_eq!(bench.stored("s").await, None);
 }
 
+/// A new row of the control table, as every write through a gateway stores one.
+fn new_row(sort: &str) -> (Item, Write) {
+    let row: Item =
+        [("pk", "I#00"), ("sk", sort)].map(|(name, text)| (name.to_owned(), Value::s(text))).into();
+    (row.clone(), Write::Put { table: Table::Control, item: row, condition: Condition::Absent })
+}
+
+#[tokio::test]
+async fn a_new_control_row_survives_what_passes() {
+    let bench = Bench::new().await;
+    let lost = [WireFault::ReplyLost, WireFault::ReplyTruncated];
+    for (round, fault) in passing().into_iter().chain(lost).enumerate() {
+        let (row, write) = new_row(&round.to_string());
+        bench.fault("PutItem", 1, &fault);
+        let before = bench.proxy.calls("PutItem");
+        match bench.target.transact("1", vec![write.clone()]).await.unwrap() {
+            Outcome::Applied => assert_ne!(fault, WireFault::ReplyLost),
+            // Its repetition found it.
+            Outcome::Refused(refusals) => {
+                assert!(matches!(fault, WireFault::ReplyLost | WireFault::ReplyTruncated), "{fault:?}");
+                assert_eq!(refusals, [Refusal { action: 0, found: Some(row.clone()) }]);
+            }
+        }
+        assert_eq!(bench.proxy.waiting(), []);
+        assert!(bench.proxy.calls("PutItem") - before <= 3, "{fault:?}");
+        let stored = bench.direct.get(Table::Control, &[Key::new("I#00", round.to_string())]).await.unwrap();
+        assert_eq!(stored, [Some(row.clone())], "{fault:?}");
+
+        let refused = bench.target.transact("2", vec![write]).await.unwrap();
+        assert_eq!(refused, Outcome::Refused(vec![Refusal { action: 0, found: Some(row) }]), "{fault:?}");
+    }
+}
+
+/// What is sent without the SDK is sent once more by it, and where that helps, by it alone from then on.
+#[tokio::test]
+async fn a_new_control_row_that_is_not_taken_is_left_to_the_sdk() {
+    let bench = Bench::new().await;
+    let denied = WireFault::error(400, "UnrecognizedClientException", "who is that?");
+    bench.fault("PutItem", 1, &denied);
+    assert_eq!(bench.target.transact("1", vec![new_row("1").1]).await.unwrap(), Outcome::Applied);
+    assert_eq!(bench.proxy.calls("PutItem"), 2);
+
+    bench.fault("PutItem", 1, &denied);
+    let error = bench.target.transact("2", vec![new_row("2").1]).await.expect_err("it is refused");
+    assert_eq!((error.kind(), bench.proxy.calls("PutItem")), (ErrorKind::Denied, 3));
+}
+
 #[tokio::test]
 async fn a_lost_reply_to_a_transaction_is_answered_by_its_token() {
     let bench = Bench::new().await;

@@ -14,6 +14,7 @@ use aws_sdk_dynamodb::config::timeout::TimeoutConfig;
 use aws_sdk_dynamodb::config::{Credentials, StalledStreamProtectionConfig};
 use url::{Host, Url};
 
+use super::express::Express;
 use super::pace::{Pace, Patience};
 use super::{DynamoTarget, Shared};
 use crate::clock::Clock;
@@ -122,8 +123,10 @@ impl DynamoTarget {
         };
         let endpoint = endpoint.unwrap_or_else(|| region.to_string());
         let client = Client::new(&config);
+        let express = Express::new(&config, CONNECT_TIMEOUT, attempt).await.map(Arc::new);
         Ok(Self(Arc::new(Shared {
             client,
+            express,
             streams: aws_sdk_dynamodbstreams::Client::new(&config),
             layout: Layout::new(plan),
             clock,

@@ -194,7 +194,7 @@ fn disk_fails(message: &str) -> bool {
 }
 
 /// Whether the connection was never made, so that nothing was sent.
-fn never_connected(error: &aws_sdk_dynamodb::error::ConnectorError) -> bool {
+pub(super) fn never_connected(error: &aws_sdk_dynamodb::error::ConnectorError) -> bool {
     chain(error).any(|cause| {
         cause
             .downcast_ref::<hyper_util::client::legacy::Error>()

@@ -1,11 +1,13 @@
 //! The target in DynamoDB, through the AWS SDK: the only place that uses it.
 //!
+//! New rows of the control table go past its layers ([`express`]), since a write through the gateway waits for one.
 //! Owns the requests, their pace and their repetition. The SDK's own retries are off, so that one policy
 //! holds everywhere: [`pace`] repeats what is safe to repeat, bounded in count and time; [`failure`] says
 //! what an error means. It must never decide what to write, and never hide that an outcome is unknown.
 
 mod connect;
 mod encode;
+mod express;
 mod expression;
 mod failure;
 mod insert;
@@ -24,6 +26,7 @@ use async_trait::async_trait;
 use aws_sdk_dynamodb::Client;
 
 pub use connect::DynamoConfig;
+use express::Express;
 use failure::Call;
 pub use pace::Patience;
 use pace::{Attempts, Pace, Repeat};
@@ -43,6 +46,7 @@ pub struct DynamoTarget(Arc<Shared>);
 
 struct Shared {
     client: Client,
+    express: Option<Arc<Express>>,
     streams: aws_sdk_dynamodbstreams::Client,
     layout: Layout,
     clock: Arc<dyn Clock>,
@@ -74,6 +78,7 @@ impl DynamoTarget {
         let shared = &*self.0;
         Self(Arc::new(Shared {
             client: shared.client.clone(),
+            express: shared.express.clone(),
             streams: shared.streams.clone(),
             layout: shared.layout.clone(),
             clock: shared.clock.clone(),

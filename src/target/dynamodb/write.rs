@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::Shared;
 use super::encode::{self, Attributes};
+use super::express::Sent;
 use super::expression::Expression;
 use super::failure::{Call, Failure};
 use super::pace::Repeat;
@@ -44,6 +45,16 @@ impl Shared {
         let call = self.call("write item", &subject, true);
         self.attempts(repeat_of(condition))
             .run(|| async {
+                if let (Some(express), Table::Control, Condition::Absent) = (&self.express, table, condition)
+                {
+                    let (table, (partition, _)) =
+                        (self.layout.table_name(table), self.layout.key_names(table));
+                    match express.put_new(&call, &*self.clock, table, partition, item).await {
+                        Sent::Applied => return Ok(Outcome::Applied),
+                        Sent::Failed(failure) => return Err(failure),
+                        Sent::AskTheSdk => {}
+                    }
+                }
                 let (text, names, values) = self.expression(table, condition);
                 let request = self
                     .client
@@ -54,7 +65,7 @@ impl Shared {
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(ALL_OLD);
-                match request.send().await {
+                match Box::pin(request.send()).await {
                     Ok(_) => Ok(Outcome::Applied),
                     Err(SdkError::ServiceError(error))
                         if error.err().is_conditional_check_failed_exception() =>
@@ -85,7 +96,7 @@ impl Shared {
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(ALL_OLD);
-                match request.send().await {
+                match Box::pin(request.send()).await {
                     Ok(_) => Ok(Outcome::Applied),
                     Err(SdkError::ServiceError(error))
                         if error.err().is_conditional_check_failed_exception() =>
@@ -113,7 +124,7 @@ impl Shared {
                     .transact_write_items()
                     .client_request_token(token)
                     .set_transact_items(Some(actions));
-                match request.send().await {
+                match Box::pin(request.send()).await {
                     Ok(_) => Ok(Outcome::Applied),
                     Err(SdkError::ServiceError(error)) if error.err().is_transaction_canceled_exception() => {
                         let TransactWriteItemsError::TransactionCanceledException(canceled) =
