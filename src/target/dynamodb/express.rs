@@ -14,8 +14,11 @@ use aws_sdk_dynamodb::config::endpoint::{DefaultResolver, Params, ResolveEndpoin
 use aws_sdk_dynamodb::config::{Credentials, ProvideCredentials as _, SharedCredentialsProvider};
 use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
 use aws_sigv4::sign::v4;
-use aws_smithy_http_client::default_connector;
-use aws_smithy_runtime_api::client::http::{HttpConnector as _, HttpConnectorSettings, SharedHttpConnector};
+use aws_smithy_http_client::Connector;
+use aws_smithy_http_client::proxy::ProxyConfig;
+use aws_smithy_http_client::tls::Provider;
+use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
+use aws_smithy_runtime_api::client::http::{HttpConnector as _, HttpConnectorSettings};
 use aws_smithy_runtime_api::client::orchestrator::HttpRequest;
 use aws_smithy_runtime_api::client::result::ConnectorError;
 use aws_smithy_runtime_api::http::StatusCode;
@@ -50,7 +53,7 @@ pub(super) enum Sent {
 
 /// A client for one kind of request.
 pub(super) struct Express {
-    http: SharedHttpConnector,
+    http: Connector,
     url: String,
     /// How long one request may take.
     attempt: Duration,
@@ -118,9 +121,13 @@ impl Express {
             .build()
             .ok()?;
         let endpoint = DefaultResolver::new().resolve_endpoint(&params).await.ok()?;
-        let settings = HttpConnectorSettings::builder().connect_timeout(connect).build();
+        // As the SDK's default client has it.
+        let mut http = Connector::builder().tls_provider(Provider::Rustls(CryptoMode::AwsLc));
+        http.set_connector_settings(Some(HttpConnectorSettings::builder().connect_timeout(connect).build()));
+        http.set_sleep_impl(config.sleep_impl());
+        http.set_proxy_config(Some(ProxyConfig::from_env()));
         Some(Self {
-            http: default_connector(&settings, config.sleep_impl())?,
+            http: http.build(),
             url: endpoint.url().to_owned(),
             attempt,
             region: config.region()?.to_string(),
