@@ -135,7 +135,8 @@ fn new_row(sort: &str) -> (Item, Write) {
 #[tokio::test]
 async fn a_new_control_row_survives_what_passes() {
     let bench = Bench::new().await;
-    let lost = [WireFault::ReplyLost, WireFault::ReplyTruncated];
+    let stranger = WireFault::Answer(200, "<html>welcome</html>".to_owned());
+    let lost = [WireFault::ReplyLost, WireFault::ReplyTruncated, stranger];
     for (round, fault) in passing().into_iter().chain(lost).enumerate() {
         let (row, write) = new_row(&round.to_string());
         bench.fault("PutItem", 1, &fault);

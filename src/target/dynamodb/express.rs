@@ -72,6 +72,10 @@ struct PutItem<'a> {
     condition_expression: &'a str,
 }
 
+/// That a row was stored.
+#[derive(Deserialize)]
+struct Reply {}
+
 #[derive(Deserialize, Default)]
 struct Refusal {
     #[serde(rename = "__type", default)]
@@ -161,8 +165,9 @@ impl Express {
             Err(_) => return lost("no reply in time"),
         };
         if status.is_success() {
-            // What such a reply says is nothing.
-            return Sent::Applied;
+            // It says nothing, but it is DynamoDB that says so, and not whoever answers all that is asked.
+            let readable = body.is_some_and(|body| serde_json::from_slice::<Reply>(&body).is_ok());
+            return if readable { Sent::Applied } else { lost("a reply that cannot be read") };
         }
         let Refusal { code, message } = serde_json::from_slice(&body.unwrap_or_default()).unwrap_or_default();
         let code = code.rsplit('#').next().unwrap_or_default();
