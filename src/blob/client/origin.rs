@@ -73,14 +73,6 @@ impl Origins {
 
     /// Takes the place of the content from a blob's `url`.
     pub(super) fn learn(&self, pathname: &Pathname, url: &str) {
-        let known = self.learned.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let names_it = |known: Url| {
-            let name = url.strip_prefix(known.as_str().trim_end_matches('/'))?.strip_prefix('/')?;
-            Some(decode(name)? == *pathname)
-        };
-        if known.and_then(names_it) == Some(true) {
-            return;
-        }
         let prefix = Url::parse(url).ok().and_then(|url| {
             let segments = pathname.as_str().matches('/').count();
             let (at, _) = url.path().rmatch_indices('/').nth(segments)?;
