@@ -47,9 +47,8 @@ impl Shared {
             .run(|| async {
                 if let (Some(express), Table::Control, Condition::Absent) = (&self.express, table, condition)
                 {
-                    let (table, (partition, _)) =
-                        (self.layout.table_name(table), self.layout.key_names(table));
-                    match express.put_new(&call, &*self.clock, table, partition, item).await {
+                    let table = self.layout.table_name(table);
+                    match express.put_new(&call, &*self.clock, table, item).await {
                         Sent::Applied => return Ok(Outcome::Applied),
                         Sent::Failed(failure) => return Err(failure),
                         Sent::AskTheSdk => {}
@@ -65,6 +64,7 @@ impl Shared {
                     .set_expression_attribute_names(names)
                     .set_expression_attribute_values(values)
                     .return_values_on_condition_check_failure(ALL_OLD);
+                // Boxed, here and below: it is 6 KB, and what holds it is moved for every write.
                 match Box::pin(request.send()).await {
                     Ok(_) => Ok(Outcome::Applied),
                     Err(SdkError::ServiceError(error))
