@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use anyhow::{Context as _, bail, ensure};
@@ -92,7 +92,7 @@ async fn play(stage: &mut Stage<'_>, blobs: usize) -> anyhow::Result<()> {
     stage.say(&format!("A Blob store with {blobs} blobs runs at {}. First, the tables:", stage.url));
     stage.step(&["provision"], Exit::Done).await?;
     stage.say("Every blob that the plan maps is read once, verified and kept in a snapshot.");
-    stage.step(&["export"], Exit::Done).await?;
+    stage.step(&["export", "--yes"], Exit::Done).await?;
     stage.say(
         "The application reads and writes through a gateway from now on. It runs beside what follows, loads the \
          mirror, and compares both stores. (A real plan asks for a day in which nobody writes past it, and for a \
@@ -163,6 +163,8 @@ impl Stage<'_> {
         let shown = arguments.iter().filter(|argument| **argument != "--yes").copied().collect::<Vec<_>>();
         self.context.output.note(format_args!("\n$ migrate {}", shown.join(" ")));
         let mut command = self.command(arguments, self.color())?;
+        // Nobody is asked: the terminal belongs to whoever watches.
+        command.stdin(Stdio::null());
         // With JSON asked for, stdout carries the demo's one object: the steps are told on stderr.
         let quiet = self.context.output.is_json();
         let status = tokio::task::spawn_blocking(move || {

@@ -61,3 +61,5 @@ mod target_embedded;
 mod target_faults;
 mod target_local;
 mod target_memory;
+#[cfg(feature = "embedded")]
+mod terminal;
