@@ -35,6 +35,7 @@ use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
 use crate::mapping::{EntityId, Mapper, Rule};
+use crate::plan::TimingPlan;
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
 use crate::protocol::group::Trust;
 use crate::protocol::phase::Authority;
@@ -86,6 +87,11 @@ pub trait Permit: Send + Sync {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether a request to Blob may still be begun: not once whoever is inside is to leave.
+    fn may_begin(&self) -> bool {
+        true
+    }
+
     /// Takes note that a request of this process may yet land, and that nobody made sure that it can't.
     fn in_doubt(&self) {}
 
@@ -111,6 +117,31 @@ pub struct Converger {
     /// The store that is right. Where that is DynamoDB, what the application wrote to items itself is taken over, and
     /// never overwritten.
     pub authority: Authority,
+    /// For how long what was sent to Blob may land.
+    pub late: LateWrites,
+}
+
+/// For how long a write to Blob that got no answer may land.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LateWrites {
+    /// One that the store refuses after a deadline: for so long the deadline is asked for.
+    pub mirror_max: Duration,
+    /// Any other. Zero: nothing lands late.
+    pub max: Duration,
+}
+
+impl LateWrites {
+    /// As a plan says.
+    #[must_use]
+    pub const fn of(timing: &TimingPlan) -> Self {
+        Self { mirror_max: timing.mirror_late_max.0, max: timing.late_write_max.0 }
+    }
+
+    /// How long a write may land that has a deadline, or none.
+    #[must_use]
+    pub const fn window(self, ends: bool) -> Duration {
+        if ends { self.mirror_max } else { self.max }
+    }
 }
 
 impl std::fmt::Debug for Converger {

@@ -121,8 +121,8 @@ pub(crate) const DEFAULT: [Case; 4] = [
     Case { name: "foreign item", sweeper: SWEEPER, foreign_writes: 1, timeouts: 0, ..Case::BASE },
 ];
 
-/// The most states that the default run may have.
-pub(crate) const DEFAULT_STATES_MAX: usize = 10_000_000;
+/// The most states that the default run may have: some 40 s on two cores.
+pub(crate) const DEFAULT_STATES_MAX: usize = 15_000_000;
 
 /// What is explored by hand: a second operation, a second crash, and a check of the reduction itself.
 pub(crate) const FULL: [Case; 6] = [

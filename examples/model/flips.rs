@@ -1,35 +1,41 @@
-//! A change of authority: two gateways with a write and a read each, a sweeper, and one or two operators.
+//! A change of authority, there, back, and there again: two gateways with some writes and a read each, a sweeper, and
+//! one or two operators.
 //!
 //! It drives what production drives: [`Flip`] for the operators, `admit`, `may_answer` and `read_from` for what
 //! gateways let through and answer, [`Lease`](migrate::protocol::session::Lease) for their sessions, `after_own` and
-//! `replay` for their intents, and `Converge` for the mirror. A converge towards Blob is a small one of its own, in
-//! `world`.
+//! `replay` for their intents, `Converge` for the mirror towards DynamoDB, [`Reverse`](migrate::protocol::reverse::Reverse)
+//! for the one towards Blob, and `whose`, `at_commit` and `may_send` for its notes.
 //!
-//! Limits: one pathname, puts only; one fault of each kind; "wait" is an oracle, as elsewhere, and a gateway
-//! does not outlast it between the check of its lease and its request; the operator's word that a gateway is
-//! stopped is true, and counts only where everything of it was noted (in production its gates see to that).
+//! Limits: one pathname; few faults of each kind; "wait" is an oracle, as elsewhere; that the server refuses a request
+//! of the mirror after its window is one, too (`ends`); the operator's word that a gateway is stopped is true, and
+//! counts only where everything of it was noted (in production its gates see to that).
 
 use migrate::protocol::Rules;
 use migrate::protocol::flip::{Done, Flip, Next, Rules as FlipRules};
-use migrate::protocol::intent::{Owner, Replay, Silence, replay};
+use migrate::protocol::intent::Replay;
 use migrate::protocol::phase::Authority;
 use stateright::{Model, Path, Property};
 
+pub(crate) mod cases;
 pub(crate) mod known;
+mod mirror;
 mod operator;
 mod take;
 mod world;
 
 use crate::words::Told as Telling;
-use world::{Content, Gateway, Intent, Joining, Mode, Operator, Read, Row, Sweeper, Told, World, Write};
+use migrate::protocol::reverse::Known;
+use world::{
+    Anchor, Gateway, Held, Intent, Joining, Late, Mirroring, Mode, OPERATORS, Op, Operator, PROCESSES, Read,
+    SCRIPT_MAX, SWEEPER, Session, Sweeper, Who, Work, World,
+};
 
 /// Waits of an operator, where giving up is not what is explored.
-const WAITS: u8 = 4;
+const WAITS: u8 = 2;
 
 /// A mistake that only this model can make; production has no switch for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Flaw {
-    None,
     /// A reply is passed on without a look at session and epoch (trace B1).
     AnswersUnchecked,
     /// A session that lapsed is renewed as if nothing had been (trace B2).
@@ -44,24 +50,33 @@ pub(crate) enum Flaw {
     ReadsUnchecked,
     /// A hold is acknowledged with a request in flight (trace B8).
     AcknowledgesBusy,
-    /// After a put to the mirror the anchor is not read again (trace B13).
-    NoSecondLook,
     /// A newcomer reads the mode before it stores its row.
     ReadsModeFirst,
-    /// Who replays an intent towards Blob does not take it over.
-    ReplaysTogether,
+    /// The clock of a lease stops while the machine sleeps (traces C3, C12).
+    ClockStops,
+    /// A note is stored though its session was ended (trace C10).
+    NotesUnchecked,
+    /// The server does not refuse a request of the mirror after its window: its process may send it later (trace C11).
+    EndsByClock,
+    /// Notes are dropped with the step to DynamoDB (trace C16).
+    DropsNotes,
+    /// A copy is sent whatever a request expects, since nobody knows its ETag before (trace C15).
+    CopiesUnjudged,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Step {
     Begins(usize),
-    ReadsAnchor(usize),
     Lands(usize),
+    Finishes(usize),
     TimesOut(usize),
-    /// Converges, for the intent of a write that is in doubt.
-    Replays(usize, usize),
+    /// Converges for rows that are in doubt; whether some may go afterwards.
+    Replays(usize, bool),
     Mirrors(usize),
+    /// Comes back to what it left for a hold.
+    Returns(usize),
     MirrorTimesOut(usize),
+    HeadFails(usize),
     /// Leaves what is under way in doubt.
     Leaves(usize),
     Polls(usize),
@@ -85,8 +100,14 @@ pub(crate) enum Step {
     SeesSilence(usize),
     IsOverdue(usize),
     IsKilled(usize),
+    OperatorStalls(usize),
+    OperatorTimesOut(usize),
     LateLands(usize),
     LateDies(usize),
+    /// The window of a note ends.
+    WindowEnds(usize),
+    /// A note goes while Blob is the authority.
+    Drops(usize),
 }
 
 /// What is explored.
@@ -95,25 +116,37 @@ pub(crate) struct Flips {
     pub(crate) name: &'static str,
     pub(crate) rules: Rules,
     pub(crate) flip: FlipRules,
-    pub(crate) flaw: Flaw,
+    pub(crate) flaws: &'static [Flaw],
     /// The authority at first.
     pub(crate) leaving: Authority,
-    /// Whether the second write restores what was there at first.
-    pub(crate) repeats: bool,
-    /// The goal of a second operator.
-    pub(crate) second: Option<Authority>,
+    /// What both stores hold at first.
+    pub(crate) initial: Held,
+    /// The writes of each gateway.
+    pub(crate) scripts: [&'static [Op]; 2],
+    /// The steps that each operator takes.
+    pub(crate) goals: [&'static [Authority]; 2],
     pub(crate) holds: u8,
     pub(crate) reads: bool,
     pub(crate) sweeper: bool,
     /// Whether the operator converges before the hold, too.
     pub(crate) settles: bool,
+    /// Whether the operator makes Blob equal under the hold.
+    pub(crate) converges: bool,
+    /// Whether gateways replay also what may land yet.
+    pub(crate) eager: bool,
+    /// Whether any request of the mirror may get no answer; else only those that change Blob.
+    pub(crate) any_lost: bool,
+    /// Whether only the second gateway replays, as long as it lives.
+    pub(crate) one_replays: bool,
+    /// Whether the window of a note may end.
+    pub(crate) ends: bool,
     /// Whether a lapse is a partition from the control table; else it is a stall.
     pub(crate) partition: bool,
     /// Whether a partition is over before the lease is.
     pub(crate) brief: bool,
-    pub(crate) writes: u8,
     pub(crate) crashes: u8,
     pub(crate) timeouts: u8,
+    pub(crate) failures: u8,
     pub(crate) lapses: u8,
     pub(crate) kills: u8,
     pub(crate) cancels: u8,
@@ -121,203 +154,126 @@ pub(crate) struct Flips {
 }
 
 impl Flips {
-    pub(crate) const BASE: Self = Self {
-        name: "",
-        rules: Rules::SOUND,
-        flip: FlipRules::SOUND,
-        flaw: Flaw::None,
-        leaving: Authority::Source,
-        repeats: true,
-        second: None,
-        holds: 1,
-        reads: false,
-        sweeper: false,
-        settles: false,
-        partition: false,
-        brief: false,
-        writes: 2,
-        crashes: 0,
-        timeouts: 0,
-        lapses: 0,
-        kills: 0,
-        cancels: 0,
-        only: None,
-    };
-    pub(crate) const BACK: Self = Self { leaving: Authority::Target, holds: 2, ..Self::BASE };
+    fn has(&self, flaw: Flaw) -> bool {
+        self.flaws.contains(&flaw)
+    }
 
-    pub(crate) const fn content(&self, write: usize) -> Content {
-        match write {
-            0 => 1,
-            _ if self.repeats => 0,
-            _ => 2,
-        }
+    pub(crate) const fn op(&self, write: usize) -> Op {
+        self.scripts[write / SCRIPT_MAX][write % SCRIPT_MAX]
     }
 }
-
-/// What CI explores.
-pub(crate) const DEFAULT: [Flips; 10] = [
-    Flips { name: "flip: crash, late landing", crashes: 1, timeouts: 1, ..Flips::BASE },
-    Flips { name: "flip: reads, a stall", reads: true, lapses: 1, writes: 1, ..Flips::BASE },
-    Flips {
-        name: "flip: partition from the control table",
-        lapses: 1,
-        partition: true,
-        cancels: 1,
-        holds: 2,
-        writes: 1,
-        ..Flips::BASE
-    },
-    Flips { name: "flip: brief partition", lapses: 1, partition: true, brief: true, ..Flips::BASE },
-    Flips { name: "flip: sweeper", sweeper: true, ..Flips::BASE },
-    Flips { name: "flip: operator killed and run again", kills: 1, holds: 2, ..Flips::BASE },
-    Flips {
-        name: "flip: two operators",
-        second: Some(Authority::Target),
-        holds: 2,
-        writes: 1,
-        ..Flips::BASE
-    },
-    Flips { name: "flip back: crash", crashes: 1, ..Flips::BACK },
-    Flips { name: "flip back: reads, a stall", reads: true, lapses: 1, writes: 1, ..Flips::BACK },
-    Flips { name: "flip there and back", second: Some(Authority::Source), holds: 2, ..Flips::BASE },
-];
-
-/// What is explored by hand.
-pub(crate) const FULL: [Flips; 9] = [
-    Flips {
-        name: "flip: every fault, reads",
-        crashes: 1,
-        timeouts: 1,
-        lapses: 1,
-        reads: true,
-        ..Flips::BASE
-    },
-    Flips {
-        name: "flip: partition, crash, late landing",
-        crashes: 1,
-        timeouts: 1,
-        lapses: 1,
-        partition: true,
-        holds: 2,
-        ..Flips::BASE
-    },
-    Flips {
-        name: "flip: two operators, a kill",
-        second: Some(Authority::Target),
-        kills: 1,
-        holds: 3,
-        ..Flips::BASE
-    },
-    Flips {
-        name: "flip: two operators that converge before the hold",
-        second: Some(Authority::Target),
-        settles: true,
-        holds: 2,
-        ..Flips::BASE
-    },
-    Flips { name: "flip back: crash, late landing", crashes: 1, timeouts: 1, ..Flips::BACK },
-    Flips { name: "flip back: reads, a stall, two writes", reads: true, lapses: 1, ..Flips::BACK },
-    Flips {
-        name: "flip back: crash, late landing, a stall",
-        crashes: 1,
-        timeouts: 1,
-        lapses: 1,
-        ..Flips::BACK
-    },
-    Flips {
-        name: "flip back: two operators, a kill",
-        second: Some(Authority::Source),
-        kills: 1,
-        holds: 3,
-        ..Flips::BACK
-    },
-    Flips {
-        name: "flip there and back, crash, late landing",
-        second: Some(Authority::Source),
-        holds: 3,
-        crashes: 1,
-        timeouts: 1,
-        ..Flips::BASE
-    },
-];
 
 /// The authority always has what a client was told.
 pub(crate) const LOST: &str = "an acknowledged write is lost in the authority";
 /// What a client was told, every later read sees.
 pub(crate) const STALE: &str = "a read does not see an acknowledged write";
-/// No intent left → both sides are equal.
-pub(crate) const DIVERGED: &str = "no intent left, both sides differ";
+/// No row left → both sides are equal, and the anchor says so.
+pub(crate) const DIVERGED: &str = "no intent and no note left, both sides differ";
+/// Nobody writes to Blob past the gateways here.
+pub(crate) const FOREIGN: &str = "what is ours is taken for foreign";
 /// The model comes to an end even when everything went wrong that can.
 pub(crate) const COMMITS: &str = "committed, whatever went wrong";
 
 impl Flips {
-    fn operator(&self, goal: Authority, cancel_found: bool) -> Operator {
-        let flip = Flip::new(self.flip, other(goal), cancel_found, WAITS);
-        Operator { goal, flip, epoch: 0, draining: None }
+    fn operator(&self, goals: &'static [Authority], cancel_found: bool) -> Operator {
+        let leaving = goals.first().map_or(Authority::Source, |goal| other(*goal));
+        let flip = Flip::new(self.flip, leaving, cancel_found, WAITS);
+        Operator { goals, flip, epoch: 0, draining: None }
     }
 
-    /// The steps of a gateway's write.
+    /// How a process is called in a trace.
+    fn called(who: Who) -> String {
+        match who {
+            0 | 1 => format!("G{}", who + 1),
+            SWEEPER => "SW".to_owned(),
+            _ => format!("O{}", who + 1 - OPERATORS),
+        }
+    }
+
+    /// The steps of a gateway's writes.
     fn of_write(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
         let gateway = &world.gateways[number];
-        match &gateway.write {
-            Write::NotBegun if number < usize::from(self.writes) => {
-                if self.admits(gateway).is_some() {
+        match &gateway.work {
+            Work::No => {
+                let more = usize::from(gateway.written) < self.scripts[number].len();
+                let again = || matches!(self.op(self.current(world, number)), Op::Again(_));
+                let waits = more && again() && gateway.known.authority == Authority::Source;
+                if more && !waits && self.admits(world, number).is_some() {
                     steps.push(Step::Begins(number));
                 }
+                if self.admits(world, number) == Some(true) {
+                    self.of_replay(world, number, steps);
+                }
             }
-            Write::Sent { authority: Authority::Target, seen: None, .. } => {
-                steps.push(Step::ReadsAnchor(number));
+            Work::Away => {
+                if self.admits(world, number) == Some(true) {
+                    steps.push(Step::Returns(number));
+                }
             }
-            Write::Sent { .. } => {
+            Work::Sent { .. } => {
                 steps.push(Step::Lands(number));
                 if world.timeouts > 0 {
                     steps.push(Step::TimesOut(number));
                 }
             }
-            Write::Mirroring(mirroring) | Write::Replaying(_, mirroring) => {
-                steps.push(Step::Mirrors(number));
-                if world.timeouts > 0 && self.sends(mirroring) {
-                    steps.push(Step::MirrorTimesOut(number));
+            Work::Finishing { .. } => {
+                steps.push(Step::Finishes(number));
+                if world.timeouts > 0 {
+                    steps.push(Step::TimesOut(number));
                 }
             }
-            Write::Over
-                if gateway.known.authority == Authority::Target && self.admits(gateway) == Some(true) =>
-            {
-                let waited = if world.may_change() { Silence::Short } else { Silence::Full };
-                let owner = |write: usize| match world.intents[write] {
-                    Intent::InDoubt => Owner::GaveUp,
-                    Intent::Working if !world.owner_of(write).row.open => Owner::Ended,
-                    Intent::None | Intent::Working => Owner::Working,
-                };
-                let clears = |write: &usize| replay(owner(*write), waited) == Replay::ConvergeAndClear;
-                steps.extend((0..2).filter(clears).map(|write| Step::Replays(number, write)));
+            Work::Mirroring(mirroring) | Work::Replaying { mirroring, .. } => {
+                steps.push(Step::Mirrors(number));
+                if world.timeouts > 0 && self.may_be_lost(mirroring) {
+                    steps.push(Step::MirrorTimesOut(number));
+                }
+                if world.failures > 0 && Self::asks_blob(mirroring) {
+                    steps.push(Step::HeadFails(number));
+                }
             }
-            Write::NotBegun | Write::Over => {}
         }
-        if !gateway.idle() && (gateway.known.hold.is_some() || !gateway.holds()) {
+        if !gateway.idle() && (gateway.known.hold.is_some() || !world.sessions[number].holds()) {
             steps.push(Step::Leaves(number));
+        }
+    }
+
+    /// What an idle gateway may replay, where it is not the business of its own writes.
+    fn of_replay(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
+        let other = self.one_replays && number == 0 && !world.gateways[1].crashed;
+        if other || world.gateways[number].known.authority == Authority::Source {
+            return;
+        }
+        let left = |noted: &world::Noted| !noted.at_work || !world.sessions[noted.owner].row.open;
+        let intents: Vec<Replay> =
+            (0..world.intents.len()).map(|write| self.replayable(world, write)).collect();
+        let over = world.notes.iter().any(|noted| noted.over && left(noted));
+        if over || intents.contains(&Replay::ConvergeAndClear) {
+            steps.push(Step::Replays(number, true));
+        }
+        if self.eager && (intents.contains(&Replay::Converge) || world.notes.iter().any(left)) {
+            steps.push(Step::Replays(number, false));
         }
     }
 
     /// The steps of a gateway's watch on the mode.
     fn of_watch(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
-        let gateway = &world.gateways[number];
+        let (gateway, session) = (&world.gateways[number], &world.sessions[number]);
         if gateway.reachable && gateway.known != world.mode {
             steps.push(Step::Polls(number));
         }
-        let ready = gateway.idle() || self.flaw == Flaw::AcknowledgesBusy;
-        let acknowledged = gateway.row.acknowledged == gateway.known.hold;
-        if gateway.reachable && gateway.known.hold.is_some() && !acknowledged && ready && gateway.holds() {
+        let ready = gateway.idle() || self.has(Flaw::AcknowledgesBusy);
+        let acknowledged = session.row.acknowledged == gateway.known.hold;
+        if gateway.reachable && gateway.known.hold.is_some() && !acknowledged && ready && session.holds() {
             steps.push(Step::Acknowledges(number));
         }
-        if world.lapses > 0 && gateway.holds() {
+        if world.lapses > 0 && session.holds() {
             steps.push(Step::Lapses(number));
         }
         if !gateway.reachable {
             steps.push(Step::Rejoins(number));
         }
         // It looked at the mode and saw no hold.
-        let unsound = !gateway.holds() || gateway.row.gap;
+        let unsound = !session.holds() || session.row.gap;
         if gateway.reachable && unsound {
             match gateway.joining {
                 Joining::No if gateway.known.hold.is_none() && gateway.idle() => {
@@ -327,10 +283,10 @@ impl Flips {
                 Joining::Stored | Joining::ReadFirst => steps.push(Step::Joined(number)),
             }
         }
-        if self.flaw == Flaw::Revives && !gateway.holds() {
+        if self.has(Flaw::Revives) && !session.holds() {
             steps.push(Step::Revives(number));
         }
-        if self.flaw == Flaw::Resumes && gateway.known.hold.is_some() && acknowledged {
+        if self.has(Flaw::Resumes) && gateway.known.hold.is_some() && acknowledged {
             steps.push(Step::Resumes(number));
         }
         if world.cancels > 0 && gateway.known.hold.is_some() && gateway.known == world.mode {
@@ -348,11 +304,12 @@ impl Flips {
 
     fn of_operator(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
         let Some(operator) = &world.operators[number] else { return };
+        let Some(goal) = operator.goals.first() else { return };
         let next = operator.flip.next();
         let can = match &next {
-            Next::Done(Done::Committed) => return,
-            Next::Done(_) => world.holds < self.holds && world.mode.authority != operator.goal,
-            Next::ReadMode => world.mode.authority != operator.goal,
+            Next::Done(Done::Committed) => true,
+            Next::Done(_) => world.holds < self.holds && world.mode.authority != *goal,
+            Next::ReadMode => world.mode.authority != *goal,
             Next::Hold => world.holds < self.holds,
             Next::Wait => !world.rows_tell_of_doubt(),
             _ => true,
@@ -369,6 +326,53 @@ impl Flips {
         if world.kills > 0 && next != Next::ReadMode {
             steps.push(Step::IsKilled(number));
         }
+        let drains = operator.draining.as_ref().map(|draining| &draining.mirroring);
+        if let Some(Mirroring::Back(_)) = drains {
+            if world.timeouts > 0 && drains.is_some_and(|mirroring| self.may_be_lost(mirroring)) {
+                steps.push(Step::OperatorTimesOut(number));
+            }
+            if world.lapses > 0 && world.sessions[OPERATORS + number].holds() {
+                steps.push(Step::OperatorStalls(number));
+            }
+        }
+    }
+
+    fn of_sweeper(world: &World, steps: &mut Vec<Step>) {
+        let Some(sweeper) = &world.sweeper else { return };
+        let known = sweeper.known;
+        if known != world.mode {
+            steps.push(Step::SweeperPolls);
+        }
+        if sweeper.run.is_some() || (known.hold.is_none() && world.sessions[SWEEPER].holds()) {
+            steps.push(Step::SweeperGoes);
+        }
+        let acknowledged = world.sessions[SWEEPER].row.acknowledged == known.hold;
+        if known.hold.is_some() && !acknowledged && sweeper.run.is_none() {
+            steps.push(Step::SweeperAcknowledges);
+        }
+    }
+
+    /// The steps of notes and requests whose senders do not wait.
+    fn of_requests(&self, world: &World, steps: &mut Vec<Step>) {
+        for (number, late) in world.late.iter().enumerate() {
+            steps.push(Step::LateLands(number));
+            // One of the mirror dies where its window ends.
+            if !matches!(late, Late::Mirror { .. }) || !self.rules.note_first {
+                steps.push(Step::LateDies(number));
+            }
+        }
+        for (number, noted) in world.notes.iter().enumerate() {
+            let left = !noted.at_work || !world.sessions[noted.owner].row.open;
+            let of = Late::Mirror { expects: noted.expects, leaves: noted.leaves, owner: noted.owner };
+            // Nobody but the server ends what is under way, or what a process may still send.
+            let ends = !self.has(Flaw::EndsByClock) || !world.late.contains(&of);
+            if self.ends && !noted.over && left && ends {
+                steps.push(Step::WindowEnds(number));
+            }
+            if noted.over && left && world.mode.authority == Authority::Source {
+                steps.push(Step::Drops(number));
+            }
+        }
     }
 }
 
@@ -378,24 +382,37 @@ impl Model for Flips {
 
     fn init_states(&self) -> Vec<World> {
         let mode = Mode { authority: self.leaving, epoch: 0, hold: None };
-        let goal = other(self.leaving);
         let gateway = Gateway::new(mode);
+        let mut sessions = [Session::NEW; PROCESSES];
+        sessions[SWEEPER].row.open = self.sweeper;
+        for session in &mut sessions[OPERATORS..] {
+            session.row.open = false;
+        }
+        let anchor = Anchor { holds: self.initial, pending: false, blob: Known::Equal(self.initial) };
+        let [first, second] = self.goals;
         vec![World {
-            blob: 0,
-            item: 0,
+            blob: self.initial,
+            anchor,
+            notes: Vec::new(),
             mode,
             holds: 0,
-            intents: [Intent::None; 2],
-            owners: [0, 1],
-            gateways: [gateway; 2],
-            sweeper: self.sweeper.then_some(Sweeper { known: mode, row: Row::NEW, run: None }),
-            operators: [Some(self.operator(goal, false)), self.second.map(|goal| self.operator(goal, true))],
+            intents: [Intent::None; 2 * SCRIPT_MAX],
+            sessions,
+            gateways: [gateway.clone(), gateway],
+            sweeper: self.sweeper.then_some(Sweeper { known: mode, run: None }),
+            operators: [
+                (!first.is_empty()).then(|| self.operator(first, false)),
+                (!second.is_empty()).then(|| self.operator(second, true)),
+            ],
             late: Vec::new(),
-            told: [Told::Nothing; 2],
-            after_other: [false; 2],
+            begun: 0,
+            told: 0,
+            after: [0; 2 * SCRIPT_MAX],
             stale_read: false,
+            foreign: false,
             crashes: self.crashes,
             timeouts: self.timeouts,
+            failures: self.failures,
             lapses: self.lapses,
             kills: self.kills,
             cancels: self.cancels,
@@ -405,7 +422,7 @@ impl Model for Flips {
     fn actions(&self, world: &World, steps: &mut Vec<Step>) {
         for (number, gateway) in world.gateways.iter().enumerate() {
             if gateway.crashed {
-                if gateway.row.open && !gateway.unnoted {
+                if world.sessions[number].row.open && !gateway.unnoted {
                     steps.push(Step::Word(number));
                 }
                 continue;
@@ -413,24 +430,11 @@ impl Model for Flips {
             self.of_write(world, number, steps);
             self.of_watch(world, number, steps);
         }
-        if let Some(sweeper) = &world.sweeper {
-            if sweeper.known != world.mode {
-                steps.push(Step::SweeperPolls);
-            }
-            let known = sweeper.known;
-            if sweeper.run.is_some() || (known.hold.is_none() && known.authority == Authority::Source) {
-                steps.push(Step::SweeperGoes);
-            }
-            if known.hold.is_some() && sweeper.row.acknowledged != known.hold && sweeper.run.is_none() {
-                steps.push(Step::SweeperAcknowledges);
-            }
-        }
+        Self::of_sweeper(world, steps);
         for number in 0..2 {
             self.of_operator(world, number, steps);
         }
-        for number in 0..world.late.len() {
-            steps.extend([Step::LateLands(number), Step::LateDies(number)]);
-        }
+        self.of_requests(world, steps);
     }
 
     fn next_state(&self, world: &World, step: Step) -> Option<World> {
@@ -442,13 +446,17 @@ impl Model for Flips {
     fn properties(&self) -> Vec<Property<Self>> {
         let mut all = vec![
             Property::always(LOST, |model: &Self, world: &World| {
-                world.stale(|write| model.content(write)) & (1 << world.of_authority()) == 0
+                let stale = world.stale(model.initial, |write| model.op(write).leaves());
+                stale & world::bit(world.of_authority()) == 0
             }),
             Property::always(STALE, |_, world: &World| !world.stale_read),
             Property::always(DIVERGED, |_, world: &World| is_equal(world)),
-            Property::sometimes(COMMITS, |_, world: &World| {
-                let spent = [world.crashes, world.timeouts, world.lapses, world.kills, world.cancels];
-                spent == [0; 5] && world.mode.epoch > 0 && world.told.contains(&Told::Success)
+            Property::always(FOREIGN, |_, world: &World| !world.foreign),
+            Property::sometimes(COMMITS, |model: &Self, world: &World| {
+                let spent =
+                    [world.crashes, world.timeouts, world.failures, world.lapses, world.kills, world.cancels];
+                let commits = model.goals[0].len().max(model.goals[1].len());
+                spent == [0; 6] && usize::from(world.mode.epoch) >= commits && world.told != 0
             }),
         ];
         all.retain(|property| self.only.is_none_or(|only| only == property.name));
@@ -456,12 +464,14 @@ impl Model for Flips {
     }
 }
 
-/// Whether both sides are equal, where no intent and nothing unnoted says otherwise.
+/// Whether both sides are equal, where no row and nothing unnoted says otherwise.
 fn is_equal(world: &World) -> bool {
     let over = world.gateways.iter().all(|gateway| gateway.crashed || gateway.idle())
-        && world.intents == [Intent::None; 2]
+        && world.intents == [Intent::None; 2 * SCRIPT_MAX]
+        && world.notes.is_empty()
+        && world.operators.iter().flatten().all(|operator| operator.draining.is_none())
         && !world.gateways.iter().any(|gateway| gateway.unnoted);
-    !over || world.blob == world.item
+    !over || world.blob == world.anchor.holds && world.anchor.blob == Known::Equal(world.blob)
 }
 
 impl Telling for Flips {
@@ -472,7 +482,8 @@ impl Telling for Flips {
                 self.take(&mut world.clone(), step, &mut |line| lines.push(line.to_string()));
             }
         }
-        (format!("authority {}, w0 on both sides", number_of(self.leaving)), lines)
+        let initial = mirror::name(self.initial);
+        (format!("authority {}, {initial} on both sides", number_of(self.leaving)), lines)
     }
 }
 

@@ -316,16 +316,15 @@ impl Model for Parts {
     }
 }
 
+/// How it is called.
+pub(crate) const NAME: &str = "changes of several transactions";
+
 /// Explores all of it; the number of states, and whether all was as it must be.
 pub(crate) fn check() -> (usize, bool) {
     let explore = |rules, threads| Parts { rules }.checker().threads(threads).spawn_bfs().join();
     let sound = explore(Rules::SOUND, 2);
     let states = sound.unique_state_count();
-    println!(
-        "  {:42} {states:>11} states, {:>10} transitions",
-        "changes of several transactions",
-        sound.state_count()
-    );
+    println!("  {NAME:42} {states:>11} states, {:>10} transitions", sound.state_count());
     let found: Vec<&str> = sound.discoveries().into_keys().collect();
     let holds = found == [SETTLES];
     if !holds {

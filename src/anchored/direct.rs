@@ -109,7 +109,7 @@ impl Anchored {
         if anchor.behind.is_none() {
             return Ok(PickedUp::Taken { pathname, mirrored: true });
         }
-        let mirrored = self.settle_noted(session, (&pathname, Some(anchor)), Purpose::Intent).await?;
+        let mirrored = self.settle_noted(session, &pathname, Purpose::Intent).await?;
         Ok(PickedUp::Taken { pathname, mirrored })
     }
 }

@@ -44,17 +44,17 @@ impl Anchored {
             .map_err(|error| Error::new(ErrorKind::Internal, DISCARD).key(file.display()).message(error))?;
         // From here on it is known, and no longer foreign.
         let rev = names::new_rev();
-        let behind = Some(Behind { etag: Some(blob.etag) });
+        let behind = Some(Behind { etag: Some(blob.etag), sha256: Some(body.sha256()) });
         let known = match &anchor {
             Some(seen) => Anchor { rev, behind, ..seen.clone() },
             None => Anchor { behind, ..Anchor::tombstone(pathname.clone(), rev) },
         };
         let moved =
             || Error::new(ErrorKind::LostRace, DISCARD).key(pathname).message("it was written meanwhile");
-        if self.replace(anchor.as_ref(), &known).await? != Sent::Applied {
+        if self.replace(anchor.as_ref(), &known, None).await? != Sent::Applied {
             return Err(moved());
         }
-        match self.settle(pathname, Purpose::Intent, None).await?.ending {
+        match self.settle(pathname, Purpose::Intent, None).await? {
             Ending::Equal | Ending::Written => Ok(file),
             Ending::Foreign { .. } | Ending::GaveUp => Err(moved()),
         }

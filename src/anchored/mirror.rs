@@ -1,34 +1,28 @@
 //! Makes Blob equal to what DynamoDB holds: drives [`crate::protocol::reverse`] against the two stores.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Anchored;
 use super::write::max_age;
-use crate::blob::store::PutOptions;
+use crate::blob::store::{Deadline, PutOptions};
 use crate::blob::{BlobStore, ETag, Fetched, Head, ListedBlob, Pathname, Spooled};
-use crate::converge::Converger;
+use crate::converge::{Converger, Permit};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
-use crate::protocol::Rules;
 use crate::protocol::converge::Purpose;
-use crate::protocol::reverse::{Content, Ending, Next, Reverse, Sent};
+use crate::protocol::note::whose;
+use crate::protocol::reverse::{Content, Ending, Next, Permission, Reverse, Seen, Sent};
+use crate::protocol::{Rev, Rules};
 use crate::target::Outcome;
-use crate::target::control::{Anchor, AnchorState, IntentRow, IntentState, names};
+use crate::target::control::{Anchor, AtWork, Expected, IntentRow, IntentState, NoteRow, names};
 
 /// How often it looks at both sides before it gives up.
 const ATTEMPTS: u8 = 8;
 /// How often a blob is looked at that the anchor does not name, before its content is read: whoever just put
 /// it will say so in a moment.
 const PATIENCE: u8 = 2;
-const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
-
-/// How it ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Settled {
-    /// What came of it.
-    pub ending: Ending<ETag>,
-    /// Whether a request to Blob got no answer, and may land yet.
-    pub unanswered: bool,
-}
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Anchored {
     /// Makes the items and Blob equal to the anchor of a pathname. Safe to repeat, safe to run several times at
@@ -41,34 +35,31 @@ impl Anchored {
         pathname: &Pathname,
         purpose: Purpose,
         offered: Option<&Spooled>,
-    ) -> Result<Settled> {
+    ) -> Result<Ending<ETag>> {
         let mut run = Run::new(self, pathname, purpose, offered);
-        let mut ending = run.drive().await?;
+        let ending = run.drive().await?;
         // A request to DynamoDB that is on its way finds another rev.
         let foreign = matches!(ending, Ending::Foreign { .. });
         if foreign && purpose == Purpose::Intent && run.renew().await? != Sent::Applied {
-            ending = Ending::GaveUp;
+            return Ok(Ending::GaveUp);
         }
-        Ok(Settled { ending, unanswered: run.machine.unanswered() })
+        Ok(ending)
     }
 
-    /// The same of an anchor that no intent names: under one of this session, so that whoever finds its content in
-    /// Blob knows it. It stays, in doubt, where Blob may not be equal yet; says whether Blob is.
+    /// The same of an anchor that no intent names: under one of this session, so that whoever comes later knows that
+    /// Blob may not be equal. It stays, in doubt, where that is so; says whether Blob is equal.
     ///
     /// # Errors
     /// As [`Anchored::settle`], but for what goes wrong with this pathname alone.
-    pub async fn settle_noted(
-        &self,
-        session: &str,
-        (pathname, anchor): (&Pathname, Option<&Anchor>),
-        purpose: Purpose,
-    ) -> Result<bool> {
+    pub async fn settle_noted(&self, session: &str, pathname: &Pathname, purpose: Purpose) -> Result<bool> {
         let (control, now) = (self.control(), self.converger.clock().now());
-        let sha256 = anchor.and_then(|anchor| anchor.head.as_ref()).map(|head| head.sha256);
-        let intent = IntentRow::new(session, now, IntentState::Open, vec![pathname.clone()], sha256);
+        let intent = IntentRow {
+            to_target: true,
+            ..IntentRow::new(session, now, IntentState::Open, vec![pathname.clone()], None)
+        };
         control.store_intent(&intent).await?;
         let settled = match self.settle(pathname, purpose, None).await {
-            Ok(Settled { ending, unanswered }) => !unanswered && ending != Ending::GaveUp,
+            Ok(ending) => ending != Ending::GaveUp,
             Err(error) if error.kind().is_of_one_key() => false,
             Err(error) => return Err(error),
         };
@@ -80,16 +71,17 @@ impl Anchored {
         Ok(settled)
     }
 
-    /// Brings the items of a pathname up to its anchor: a large write that was begun, and not finished.
-    async fn finish(&self, pathname: &Pathname) -> Result<()> {
-        self.of_items().converge(pathname, Purpose::Reconcile).await.map(drop)
-    }
-
-    /// Stores an anchor anew, if the one that was seen is still there.
-    pub(super) async fn replace(&self, seen: Option<&Anchor>, anchor: &Anchor) -> Result<Sent> {
+    /// Stores an anchor anew, if the one that was seen is still there; removes a note in the same transaction.
+    pub(super) async fn replace(
+        &self,
+        seen: Option<&Anchor>,
+        anchor: &Anchor,
+        note: Option<&NoteRow>,
+    ) -> Result<Sent> {
         self.converger.permit.check()?;
-        let write = anchor.write(seen.map(|seen| &seen.rev));
-        match self.control().store().transact(anchor.rev.as_str(), vec![write]).await {
+        let mut writes = vec![anchor.write(seen.map(|seen| &seen.rev))];
+        writes.extend(note.map(NoteRow::removal));
+        match self.control().store().transact(anchor.rev.as_str(), writes).await {
             Ok(Outcome::Applied) => Ok(Sent::Applied),
             Ok(Outcome::Refused(refusals)) => {
                 let found = refusals.first().and_then(|refusal| refusal.found.as_ref());
@@ -109,16 +101,19 @@ impl Anchored {
         let mut run = Run { writes: false, ..Run::new(self, pathname, Purpose::Reconcile, None) };
         loop {
             let judged = match run.machine.next() {
-                Next::Write { put: false, .. } => Judged::Extra,
-                Next::Write { put: true, expected: None } => Judged::Missing,
-                Next::Write { put: true, expected: Some(_) } => Judged::Stale,
+                Next::Note { put: false, .. } => Judged::Extra,
+                Next::Note { put: true, expects: None } => Judged::Missing,
+                Next::Note { put: true, expects: Some(_) } => Judged::Stale,
                 // The anchor does not say so yet.
                 Next::Record { .. } | Next::Done(Ending::Equal | Ending::Written) => Judged::Equal,
                 Next::Done(Ending::Foreign { .. }) => Judged::Foreign,
                 Next::Done(Ending::GaveUp) => Judged::Moving,
                 Next::ReadMirror | Next::ReadAuthority | Next::Compare { .. } => {
-                    run.look_once().await?;
+                    run.step().await?;
                     continue;
+                }
+                Next::Finish | Next::Permit | Next::Write { .. } | Next::Withdraw { .. } => {
+                    unreachable!("invariant: what writes nothing has nothing to send")
                 }
             };
             return Ok((judged, run.mirror.map(|head| head.blob), run.anchor));
@@ -146,17 +141,30 @@ pub enum Judged {
 struct Run<'a> {
     anchored: &'a Anchored,
     pathname: &'a Pathname,
-    machine: Reverse<ETag, crate::protocol::Rev>,
+    machine: Reverse<ETag, Rev>,
     /// What Blob holds.
     mirror: Option<Head>,
+    /// The content of that, where it is known.
+    content: Option<Digest>,
     anchor: Option<Anchor>,
     offered: Option<&'a Spooled>,
-    /// What this run put.
-    put: Vec<ETag>,
+    request: Option<Request>,
+    /// The note that is this run's to take back, and that this process is at it.
+    own: Option<(NoteRow, AtWork)>,
     /// How often something was found that the anchor does not name.
     looks: u8,
     /// Whether it may write.
     writes: bool,
+}
+
+/// A request to Blob that is about to be sent: all that it takes is here.
+struct Request {
+    body: Option<Spooled>,
+    deadline: Option<Deadline>,
+    /// When its deadline was told, by the monotonic clock; or else when it was noted.
+    at: Duration,
+    /// It may land for so long after that.
+    window: Duration,
 }
 
 impl<'a> Run<'a> {
@@ -169,26 +177,57 @@ impl<'a> Run<'a> {
         Self {
             anchored,
             pathname,
-            machine: Reverse::new(Rules::SOUND, purpose, ATTEMPTS),
+            machine: Reverse::new(Rules::SOUND, purpose, Some(ATTEMPTS)),
             mirror: None,
+            content: None,
             anchor: None,
             offered,
-            put: Vec::new(),
+            request: None,
+            own: None,
             looks: 0,
             writes: true,
         }
     }
 
-    /// Does the next step, if it is a look.
-    async fn look_once(&mut self) -> Result<()> {
+    /// Does what the protocol asks for, to its end. After a failure, its note is taken back where its request is not
+    /// under way.
+    async fn drive(&mut self) -> Result<Ending<ETag>> {
+        let mut failed = None;
+        loop {
+            let next = self.machine.next();
+            if let Next::Done(ending) = next {
+                return failed.map_or(Ok(ending), Err);
+            }
+            // Before it sends something anew it looks whether it is to leave. What is sent is brought to its end.
+            let begins =
+                matches!(next, Next::ReadMirror | Next::Compare { .. } | Next::Note { .. } | Next::Permit);
+            if begins && failed.is_none() && !self.permit().may_begin() {
+                self.machine.stop(false);
+                continue;
+            }
+            if let Err(error) = self.step().await {
+                if failed.is_some() || matches!(next, Next::Withdraw { .. }) {
+                    tracing::debug!(pathname = %self.pathname, %error, "a note is left to the replay");
+                    return failed.map_or(Ok(Ending::GaveUp), Err);
+                }
+                failed = Some(error);
+                self.machine.stop(false);
+            }
+        }
+    }
+
+    /// Does the next step.
+    async fn step(&mut self) -> Result<()> {
         match self.machine.next() {
             Next::ReadMirror => {
                 self.mirror = self.blob().head(self.pathname).await?;
+                self.content = None;
                 self.machine.mirror(self.mirror.as_ref().map(|head| head.blob.etag.clone()));
             }
-            Next::ReadAuthority => {
-                self.anchor = self.look().await?;
-                self.machine.authority(Anchor::reverse(self.anchor.as_ref()));
+            Next::ReadAuthority => self.look().await?,
+            Next::Finish => {
+                self.anchored.of_items().converge(self.pathname, Purpose::Reconcile).await?;
+                self.machine.finished();
             }
             Next::Compare { etag } => {
                 let content = self.compare(&etag).await?;
@@ -197,64 +236,63 @@ impl<'a> Run<'a> {
                 }
                 self.machine.compared(content);
             }
-            Next::Write { .. } | Next::Record { .. } | Next::Done(_) => {}
+            Next::Note { put, expects } => self.note(put, expects).await?,
+            Next::Permit => self.ask_permit()?,
+            Next::Write { put, expects } => self.write(put, expects).await?,
+            Next::Record { etag, .. } => {
+                let sent = self.record(etag.as_ref()).await?;
+                self.machine.recorded(sent);
+            }
+            Next::Withdraw { names } => {
+                self.request = None;
+                if let Some((note, _)) = self.own.take() {
+                    let control = self.anchored.control();
+                    if names { control.answer_note(&note).await? } else { control.remove_note(&note).await? }
+                }
+                self.machine.withdrawn();
+            }
+            Next::Done(_) => {}
         }
         Ok(())
-    }
-
-    async fn drive(&mut self) -> Result<Ending<ETag>> {
-        loop {
-            match self.machine.next() {
-                Next::ReadMirror | Next::ReadAuthority | Next::Compare { .. } => self.look_once().await?,
-                Next::Write { put, expected } => {
-                    let (sent, stored) = self.write(put, expected).await?;
-                    if sent != Sent::Applied {
-                        self.pause().await;
-                    }
-                    let etag = stored.as_ref().map(|head| head.blob.etag.clone());
-                    self.mirror = stored;
-                    self.machine.written(sent, etag);
-                }
-                Next::Record { .. } => {
-                    let sent = self.record().await?;
-                    self.machine.recorded(sent);
-                }
-                Next::Done(ending) => return Ok(ending),
-            }
-        }
     }
 
     fn blob(&self) -> &Arc<dyn BlobStore> {
         self.anchored.blob()
     }
 
+    fn permit(&self) -> &Arc<dyn Permit> {
+        &self.anchored.converger.permit
+    }
+
+    fn now(&self) -> Duration {
+        self.anchored.converger.clock().monotonic()
+    }
+
     async fn pause(&self) {
         self.anchored.converger.clock().sleep(PAUSE).await;
     }
 
-    async fn look(&self) -> Result<Option<Anchor>> {
-        let anchor = self.anchored.control().anchor(self.pathname).await?;
-        if !self.writes || anchor.as_ref().is_none_or(|anchor| anchor.state != AnchorState::Pending) {
-            return Ok(anchor);
+    async fn look(&mut self) -> Result<()> {
+        self.anchor = self.anchored.control().anchor(self.pathname).await?;
+        let seen = Anchor::reverse(self.anchor.as_ref());
+        if let Some(anchor) = &self.anchor
+            && self.mirror.as_ref().is_some_and(|head| anchor.blob_etag() == Some(&head.blob.etag))
+        {
+            self.content = anchor.blob_sha256();
         }
-        self.anchored.finish(self.pathname).await?;
-        let anchor = self.anchored.control().anchor(self.pathname).await?;
-        if anchor.as_ref().is_some_and(|anchor| anchor.state == AnchorState::Pending) {
-            return Err(Error::new(ErrorKind::Busy, "mirror a blob")
-                .key(self.pathname)
-                .message("its items are not all stored yet"));
-        }
-        Ok(anchor)
+        // Whoever only judges Blob leaves the items to others.
+        let pending = seen.pending && self.writes;
+        self.machine.authority(Seen { pending, ..seen });
+        Ok(())
     }
 
     /// Whose content Blob holds under this ETag.
     async fn compare(&mut self, etag: &ETag) -> Result<Content> {
-        let held = self.anchor.as_ref().filter(|anchor| anchor.head.is_some());
-        if held.and_then(Anchor::etag).as_ref() == Some(etag) {
+        let held = self.anchor.as_ref().and_then(|anchor| anchor.head.as_ref());
+        let held_sha256 = held.map(|head| head.sha256);
+        if self.anchor.as_ref().and_then(Anchor::etag).as_ref() == Some(etag) {
+            self.content = held_sha256;
             return Ok(Content::Same);
-        }
-        if self.put.contains(etag) {
-            return Ok(Content::Ours);
         }
         if self.looks < PATIENCE {
             self.looks += 1;
@@ -263,7 +301,11 @@ impl<'a> Run<'a> {
         let Some(ListedBlob { size, .. }) = self.mirror.as_ref().map(|head| &head.blob) else {
             return Ok(Content::Gone);
         };
-        let intents = self.anchored.control().intents().await?;
+        // Read after the blob: what was put before that was noted before it was sent, and its note stays until an
+        // anchor is stored that makes it needless.
+        let control = self.anchored.control();
+        let notes: Vec<_> = control.notes_of(self.pathname).await?.iter().map(NoteRow::note).collect();
+        let intents = control.intents().await?;
         if intents.iter().any(|intent| intent.any_content && intent.pathnames.contains(self.pathname)) {
             return Ok(Content::Ours);
         }
@@ -274,84 +316,172 @@ impl<'a> Run<'a> {
         };
         let Fetched::Body { body, .. } = fetched else { return Ok(Content::Gone) };
         let sha256 = body.sha256();
-        if held.and_then(|anchor| anchor.head.as_ref()).is_some_and(|head| head.sha256 == sha256) {
-            return Ok(Content::Same);
-        }
-        // Read after the blob: what was put before that was named by an intent that is open, or by the anchor.
-        let named = intents.iter().any(|intent| intent.names(self.pathname, sha256));
-        Ok(if named { Content::Ours } else { Content::Other })
+        self.content = Some(sha256);
+        let by_intent = intents.iter().any(|intent| intent.names(self.pathname, sha256));
+        Ok(whose((etag, &sha256), held_sha256.as_ref(), &notes, by_intent))
     }
 
-    /// Puts or deletes, and looks what Blob holds since then.
-    async fn write(&mut self, put: bool, expected: Option<ETag>) -> Result<(Sent, Option<Head>)> {
-        self.anchored.converger.permit.check()?;
-        let sent = if put {
-            let anchor = self.anchor.as_ref();
-            let held = anchor.and_then(|anchor| Some((anchor, anchor.head.as_ref()?)));
-            let (anchor, head) = held.expect("invariant: what is put is there");
-            let offered = self.offered.filter(|offered| offered.sha256() == head.sha256);
-            let body = match offered {
-                Some(body) => body.clone(),
-                None => match self.anchored.body_of(anchor).await {
-                    // Replaced meanwhile, or damaged: then this comes again, until it is told.
-                    Err(error) if error.kind() == ErrorKind::Corrupt => return Ok((Sent::Refused, None)),
-                    body => body?,
-                },
-            };
-            let options = PutOptions {
-                allow_overwrite: expected.is_some(),
-                if_match: expected,
-                content_type: Some(head.content_type.clone()),
-                cache_control_max_age: max_age(&head.cache_control),
-                ..PutOptions::default()
-            };
-            let noted = match offered {
-                // Its operation's intent names it.
-                Some(_) => None,
-                None => Some(self.note(&body).await?),
-            };
-            let sent = self.blob().put(self.pathname, body.body(), &options).await;
-            if let Some(noted) = noted {
-                self.end(&noted, &sent).await?;
+    /// Makes everything ready that the request takes, then notes it.
+    async fn note(&mut self, put: bool, expects: Option<ETag>) -> Result<()> {
+        let body = if put {
+            match self.body().await {
+                // Replaced meanwhile, or damaged: then this comes again, until it is told.
+                Err(error) if error.kind() == ErrorKind::Corrupt => {
+                    self.pause().await;
+                    self.machine.noted(false);
+                    return Ok(());
+                }
+                body => Some(body?),
             }
-            sent.map(|head| Some(head.blob.etag))
         } else {
-            let deleted = self.blob().delete(std::slice::from_ref(self.pathname), expected.as_ref()).await;
-            deleted.map(|()| None)
+            None
         };
-        let etag = match sent {
-            Ok(etag) => etag,
-            Err(error) => return Ok((outcome(error)?, None)),
+        let Converger { control, permit, late, .. } = &self.anchored.converger;
+        let at = self.now();
+        let deadline = self.blob().deadline(late.mirror_max).await?;
+        let window = late.window(deadline.is_some());
+        let note = NoteRow {
+            id: names::token(),
+            pathname: self.pathname.clone(),
+            session: permit.session(),
+            at: self.anchored.converger.clock().now(),
+            expects: expects.map(|etag| Expected { etag, sha256: self.content }),
+            leaves: body.as_ref().map(Spooled::sha256),
+            answered: false,
+            ends: deadline.is_some(),
         };
-        let Some(etag) = etag else { return Ok((Sent::Applied, None)) };
-        self.put.push(etag.clone());
-        // Its reply has no time.
-        let head = self.blob().head(self.pathname).await?.filter(|head| head.blob.etag == etag);
-        Ok((if head.is_some() { Sent::Applied } else { Sent::Refused }, head))
-    }
-
-    /// Notes what is about to be put, and is another version than this run's intent names: landing late, it must be
-    /// known as ours.
-    async fn note(&self, body: &Spooled) -> Result<IntentRow> {
-        let Converger { control, permit, .. } = &self.anchored.converger;
-        let (now, names) = (self.anchored.converger.clock().now(), vec![self.pathname.clone()]);
-        let noted = IntentRow::new(&permit.session(), now, IntentState::Open, names, Some(body.sha256()));
-        control.store_intent(&noted).await?;
-        Ok(noted)
-    }
-
-    /// Removes such a note, if the put was answered; else it is in doubt.
-    async fn end(&self, noted: &IntentRow, sent: &Result<Head>) -> Result<()> {
-        let control = self.anchored.control();
-        let unanswered = sent.as_ref().is_err_and(|error| may_land(error.kind()));
-        if unanswered {
-            return control.touch_intent(&noted.touched(IntentState::GaveUp), &noted.version).await.map(drop);
+        let at_work = control.at_work(&note);
+        let in_place_of = self.own.as_ref().map(|(note, _)| note);
+        let stored = match control.store_note(&note, in_place_of).await {
+            Ok(true) => true,
+            Ok(false) => {
+                return Err(Error::new(ErrorKind::WrongPhase, "mirror a blob")
+                    .key(self.pathname)
+                    .message("the session of this process was ended"));
+            }
+            Err(error) if error.kind() == ErrorKind::OutcomeUnknown => {
+                self.pause().await;
+                false
+            }
+            Err(error) => return Err(error),
+        };
+        if stored {
+            self.own = Some((note, at_work));
+            self.request = Some(Request { body, deadline, at, window });
         }
-        control.clear_intent(noted).await.map(drop)
+        self.machine.noted(stored);
+        Ok(())
+    }
+
+    /// The bytes that the anchor names.
+    async fn body(&self) -> Result<Spooled> {
+        let anchor = self.anchor.as_ref();
+        let held = anchor.and_then(|anchor| Some((anchor, anchor.head.as_ref()?)));
+        let (anchor, head) = held.expect("invariant: what is put is there");
+        match self.offered.filter(|offered| offered.sha256() == head.sha256) {
+            Some(offered) => Ok(offered.clone()),
+            None => self.anchored.body_of(anchor).await,
+        }
+    }
+
+    /// Whether the request may be sent, right before it is.
+    fn ask_permit(&mut self) -> Result<()> {
+        if let Err(error) = self.permit().check() {
+            self.machine.permitted(Permission::Over);
+            return Err(error);
+        }
+        let over = self.request.as_ref().is_none_or(|request| {
+            let since = self.now().saturating_sub(request.at);
+            !request.window.is_zero() && since >= request.window
+        });
+        self.machine.permitted(if over { Permission::NoteAnew } else { Permission::Send });
+        Ok(())
+    }
+
+    /// Puts or deletes, and looks when it was stored.
+    async fn write(&mut self, put: bool, expects: Option<ETag>) -> Result<()> {
+        let Some(request) = self.request.take() else {
+            self.machine.stop(false);
+            return Ok(());
+        };
+        let (deadline, window) = (request.deadline, request.window);
+        let sent = async {
+            if put {
+                self.put(request, expects).await.map(Some)
+            } else {
+                self.delete(deadline, expects).await
+            }
+        };
+        let unanswered = || {
+            Error::new(ErrorKind::OutcomeUnknown, "mirror a blob").message("the store did not answer in time")
+        };
+        // What was not answered by then can't land any more: nothing is gained by waiting longer.
+        let sent = tokio::select! {
+            biased;
+            sent = sent => sent,
+            () = self.anchored.converger.clock().sleep(window), if !window.is_zero() => Err(unanswered()),
+        };
+        match sent {
+            Ok(etag) => {
+                self.mirror = match &etag {
+                    // Its reply has no time.
+                    Some(etag) => self.stored(etag).await,
+                    None => None,
+                };
+                self.machine.written(Sent::Applied, etag);
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::LostRace | ErrorKind::AlreadyExists) => {
+                self.pause().await;
+                self.machine.written(Sent::Refused, None);
+            }
+            Err(error) if may_land(error.kind()) => {
+                tracing::debug!(pathname = %self.pathname, %error, "a request to Blob got no answer");
+                // From here on its note is nobody's to take back.
+                self.own = None;
+                self.pause().await;
+                self.machine.written(Sent::Unknown, None);
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    async fn put(&self, request: Request, expects: Option<ETag>) -> Result<ETag> {
+        let head = self.anchor.as_ref().and_then(|anchor| anchor.head.as_ref());
+        let head = head.expect("invariant: what is put is there");
+        let options = PutOptions {
+            allow_overwrite: expects.is_some(),
+            if_match: expects,
+            content_type: Some(head.content_type.clone()),
+            cache_control_max_age: max_age(&head.cache_control),
+            deadline: request.deadline,
+            ..PutOptions::default()
+        };
+        let body = request.body.as_ref().expect("invariant: what is put has a body");
+        Ok(self.blob().put(self.pathname, body.body(), &options).await?.blob.etag)
+    }
+
+    async fn delete(&self, deadline: Option<Deadline>, expects: Option<ETag>) -> Result<Option<ETag>> {
+        let expects = expects.expect("invariant: what is deleted is there");
+        match deadline {
+            Some(deadline) => self.blob().delete_before(self.pathname, &expects, deadline).await?,
+            None => self.blob().delete(std::slice::from_ref(self.pathname), Some(&expects)).await?,
+        }
+        Ok(None)
+    }
+
+    /// What Blob says of what was just put; none where that can't be learnt, or is another version already.
+    async fn stored(&self, etag: &ETag) -> Option<Head> {
+        let head = self.blob().head(self.pathname).await.ok().flatten();
+        head.filter(|head| head.blob.etag == *etag)
     }
 
     /// Writes the anchor anew: Blob is equal to it.
-    async fn record(&mut self) -> Result<Sent> {
+    async fn record(&mut self, etag: Option<&ETag>) -> Result<Sent> {
+        if self.mirror.as_ref().map(|head| &head.blob.etag) != etag {
+            // When it was stored is not known: it is looked at once more.
+            return Ok(Sent::Refused);
+        }
         let rev = names::new_rev();
         let seen = self.anchor.as_ref();
         let mut anchor = match seen {
@@ -363,7 +493,14 @@ impl<'a> Run<'a> {
             head.blob_etag = mirror.blob.etag.clone();
             head.blob_uploaded_at = Some(mirror.blob.uploaded_at).filter(|at| *at != head.uploaded_at);
         }
-        self.anchored.replace(self.anchor.as_ref(), &anchor).await
+        let sent = self
+            .anchored
+            .replace(self.anchor.as_ref(), &anchor, self.own.as_ref().map(|(note, _)| note))
+            .await?;
+        if sent == Sent::Applied {
+            self.own = None;
+        }
+        Ok(sent)
     }
 
     async fn renew(&self) -> Result<Sent> {
@@ -372,16 +509,7 @@ impl<'a> Run<'a> {
             Some(seen) => Anchor { rev, ..seen.clone() },
             None => Anchor::tombstone(self.pathname.clone(), rev),
         };
-        self.anchored.replace(self.anchor.as_ref(), &anchor).await
-    }
-}
-
-/// What a failed write means.
-fn outcome(error: Error) -> Result<Sent> {
-    match error.kind() {
-        ErrorKind::LostRace | ErrorKind::AlreadyExists => Ok(Sent::Refused),
-        kind if may_land(kind) => Ok(Sent::Unknown),
-        _ => Err(error),
+        self.anchored.replace(self.anchor.as_ref(), &anchor, None).await
     }
 }
 

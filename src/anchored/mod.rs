@@ -19,7 +19,7 @@ use futures::stream::{self, StreamExt as _};
 
 pub use self::direct::{Changed, PickedUp};
 pub use self::import::for_blob;
-pub use self::mirror::{Judged, Settled};
+pub use self::mirror::Judged;
 use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};

@@ -3,10 +3,11 @@
 //! Drills run in one, beside the application's blobs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::store::{Content, GetOptions, Part, PutOptions, Upload};
+use super::store::{Content, Deadline, GetOptions, Part, PutOptions, Upload};
 use super::{BlobStore, Body, ETag, Head, ListPage, ListRequest, Pathname};
 use crate::error::Result;
 
@@ -77,6 +78,14 @@ impl BlobStore for BlobSpace {
     async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
         let inside: Vec<Pathname> = pathnames.iter().map(|pathname| self.inside(pathname)).collect();
         self.store.delete(&inside, if_match).await
+    }
+
+    async fn deadline(&self, within: Duration) -> Result<Option<Deadline>> {
+        self.store.deadline(within).await
+    }
+
+    async fn delete_before(&self, pathname: &Pathname, if_match: &ETag, deadline: Deadline) -> Result<()> {
+        self.store.delete_before(&self.inside(pathname), if_match, deadline).await
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {

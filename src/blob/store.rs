@@ -95,7 +95,14 @@ pub struct PutOptions {
     /// What the client calls this request; a repetition has the same. A store may use it to know its own work
     /// again.
     pub request: Option<String>,
+    /// Refused as `LostRace` if the store gets it later than this.
+    pub deadline: Option<Deadline>,
 }
+
+/// A moment of a store's own clock, in milliseconds since 1970. A write that carries one has no effect after it, whenever
+/// it was sent: see [`BlobStore::deadline`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Deadline(pub u64);
 
 /// Who may read a store's content.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -219,6 +226,22 @@ pub trait BlobStore: Send + Sync + 'static {
     /// # Errors
     /// `LostRace` where `if_match` (one pathname only) does not hold.
     async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()>;
+
+    /// The moment at most `within` from now by the store's own clock, for a put ([`PutOptions::deadline`]) or a deletion
+    /// ([`BlobStore::delete_before`]) that the store is to refuse after it. None where the store can't do that.
+    async fn deadline(&self, _within: Duration) -> Result<Option<Deadline>> {
+        Ok(None)
+    }
+
+    /// Deletes a blob that is still this version, up to a moment that [`BlobStore::deadline`] told.
+    ///
+    /// # Errors
+    /// `LostRace` where it is another version, or the moment is over.
+    async fn delete_before(&self, pathname: &Pathname, _if_match: &ETag, _deadline: Deadline) -> Result<()> {
+        Err(Error::new(ErrorKind::Internal, "delete a blob")
+            .key(pathname)
+            .message("this store has no deadlines"))
+    }
 
     /// Begins a multipart upload; its options hold at completion.
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload>;

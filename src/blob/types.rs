@@ -61,6 +61,13 @@ impl ETag {
         if text.starts_with('"') { Self(text.to_owned()) } else { Self(format!("\"{text}\"")) }
     }
 
+    /// Whether it has the form of an MD5, as that of a blob that was put in one piece.
+    #[must_use]
+    pub fn is_md5(&self) -> bool {
+        let digits = self.0.trim_matches('"');
+        digits.len() == 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit())
+    }
+
     /// The ETag that the service gives to a blob of these bytes: their MD5, quoted.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {

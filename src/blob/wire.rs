@@ -53,6 +53,35 @@ pub mod header {
     pub const GATEWAY: &str = "x-migrate-gateway";
 }
 
+/// The parameters of URLs that their bearer signs.
+pub mod presigned {
+    use crate::blob::types::Pathname;
+
+    /// What a delegation token names for any pathname.
+    pub const ANY_PATHNAME: &str = "*";
+    /// The signature of a URL.
+    pub const SIGNATURE: &str = "vercel-blob-signature";
+    /// The token whose bearer signed it.
+    pub const DELEGATION: &str = "vercel-blob-delegation";
+    /// Whether an existing blob is replaced: `true` or `false`.
+    pub const ALLOW_OVERWRITE: &str = "vercel-blob-allow-overwrite";
+    /// How long caches may keep the blob, in seconds.
+    pub const CACHE_CONTROL_MAX_AGE: &str = "vercel-blob-cache-control-max-age";
+    /// The strong ETag that must be stored now.
+    pub const IF_MATCH: &str = "vercel-blob-if-match";
+    /// Until when it is good, by the store's clock, in milliseconds since 1970.
+    pub const VALID_UNTIL: &str = "vercel-blob-valid-until";
+
+    /// The text that is signed, of an operation and its parameters.
+    #[must_use]
+    pub fn canonical(operation: &str, pathname: &Pathname, parameters: &[(&str, String)]) -> String {
+        let mut lines: Vec<_> = parameters.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        lines.extend([format!("operation={operation}"), format!("pathname={pathname}")]);
+        lines.sort();
+        lines.join("\n")
+    }
+}
+
 /// The reply to put, copy, rename and the completion of a multipart upload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

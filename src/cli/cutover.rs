@@ -160,6 +160,8 @@ pub(crate) async fn run(args: &Cutover, context: &Context) -> anyhow::Result<Exi
         plan: &stores.plan.plan,
         plan_hash: &stores.plan_hash,
         who: args.who.clone().unwrap_or_else(|| context.environment.operator.clone()),
+        name: stores.session_name("cutover")?,
+        directory: &stores.directory,
     };
     let target = if args.rollback { Some(back(&flipping).await?) } else { args.to };
     args.finish.check(target)?;

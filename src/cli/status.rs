@@ -106,7 +106,10 @@ pub(crate) async fn run(args: &Status, context: &Context) -> anyhow::Result<Exit
         events: context.events.clone(),
         plan: &stores.plan.plan,
         plan_hash: &stores.plan_hash,
+        // It takes no step.
         who: String::new(),
+        name: String::new(),
+        directory: &stores.directory,
     };
     let standing = forward(&flipping).await?;
     let mode = control.mode().await?;
@@ -248,6 +251,7 @@ mod tests {
             state: SessionState::Open,
             began: at(0),
             renewed: Some(at(100)),
+            epoch: None,
             ended: None,
             acknowledged: None,
             gap: None,

@@ -13,6 +13,7 @@ use super::context::Context;
 use super::flags::BudgetFlags;
 use crate::blob::client::{Limit, Meter, Operations};
 use crate::blob::{BlobStore, Fetcher};
+use crate::converge::LateWrites;
 use crate::converge::{Bodies, Converger, LONG_BODY_BYTES_MAX, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::gate::export_complete;
@@ -98,6 +99,7 @@ impl Stores {
             plan: settings.loaded.clone(),
             plan_hash: settings.loaded.hash.to_string(),
             converger: Converger {
+                late: LateWrites::of(&settings.plan.timing),
                 fetcher: Fetcher {
                     source: context.within(source as Arc<dyn BlobStore>),
                     clock: Arc::clone(&context.clock),

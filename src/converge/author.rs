@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::EntityId;
 use crate::protocol::Rev;
 use crate::protocol::converge::{Change, Written};
-use crate::target::control::{Anchor, AnchorState, Behind, MappedVersion, encode_whole};
+use crate::target::control::{Anchor, AnchorState, MappedVersion, encode_whole};
 use crate::target::{Condition, Table, Write};
 use crate::value::{Key, Value};
 
@@ -156,7 +156,7 @@ impl Converger {
         }
         prepared.anchor.request = demand.request.map(ToOwned::to_owned);
         let imported = new.is_some_and(|new| new.imported.is_some());
-        prepared.anchor.behind = if imported { None } else { behind(seen.as_ref(), new.is_some()) };
+        prepared.anchor.behind = if imported { None } else { Anchor::replaced(seen.as_ref(), new.is_some()) };
         let is_direct = self.mapper.is_direct(entity);
         if let Some(seen) = seen.as_ref().filter(|_| is_direct) {
             as_read(&mut prepared, seen, item.as_ref());
@@ -253,7 +253,7 @@ impl Converger {
             as_read(&mut removed, anchor, item.as_ref());
             as_read(prepared, anchor, item.as_ref());
         }
-        removed.anchor.behind = behind(Some(anchor), false);
+        removed.anchor.behind = Anchor::replaced(Some(anchor), false);
         removed.anchor.request.clone_from(&prepared.anchor.request);
         for action in prepared.actions.iter_mut().filter(|action| action.item.is_some()) {
             if anchor.items.contains(&action.key) {
@@ -351,16 +351,6 @@ impl Converger {
                 .key(pathname)
                 .message("DynamoDB did not say whether it was stored; try again")),
         }
-    }
-}
-
-/// What Blob holds that the new state of a pathname is to replace; none where it is equal to that already.
-pub(super) fn behind(seen: Option<&Anchor>, holds: bool) -> Option<Behind> {
-    let etag = seen.and_then(Anchor::blob_etag).cloned();
-    match holds {
-        true => Some(Behind { etag }),
-        false if etag.is_none() && seen.is_none_or(|seen| seen.behind.is_none()) => None,
-        false => Some(Behind { etag }),
     }
 }
 

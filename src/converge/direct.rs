@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::author::{Demand, Try, behind, next_time};
+use super::author::{Demand, Try, next_time};
 use super::prepare::{Prepared, Role};
 use super::{ATTEMPTS, Converged, Converger, SOURCE, new_rev, owner, source_rev, source_value};
 use crate::blob::{Pathname, Spooled, media};
@@ -296,7 +296,7 @@ impl Converger {
             head: Some(head),
             mapping: Some(self.mapper.digest(entity)),
             body: Some(retained),
-            behind: behind(seen, true),
+            behind: Anchor::replaced(seen, true),
             item: Some(self.seen_as(&item)),
             adopted: true,
             ..Anchor::tombstone(pathname.clone(), rev.clone())
@@ -355,7 +355,7 @@ fn marked(anchor: &Anchor, key: &Key, item: &Item) -> Change {
 
 fn removed(anchor: &Anchor, key: &Key) -> Change {
     let tombstone = Anchor {
-        behind: behind(Some(anchor), false),
+        behind: Anchor::replaced(Some(anchor), false),
         adopted: true,
         ..Anchor::tombstone(anchor.pathname.clone(), new_rev())
     };

@@ -229,7 +229,7 @@ impl Converger {
                 beside: Vec::new(),
             },
             (Change::Tombstone, ..) => Prepared {
-                anchor: Anchor::tombstone(pathname.clone(), rev),
+                anchor: tombstone(pathname, rev, seen),
                 seen: seen.cloned(),
                 rows: Vec::new(),
                 actions: removals(seen, &HashSet::new()).collect(),
@@ -413,6 +413,17 @@ impl Hold<'_> {
             request: same.and_then(|seen| seen.request.clone()),
             ..Anchor::tombstone(blob.pathname.clone(), self.rev.clone())
         }
+    }
+}
+
+/// A tombstone; one that ends a large deletion says what the pending one said.
+fn tombstone(pathname: &Pathname, rev: Rev, seen: Option<&Anchor>) -> Anchor {
+    let pending = seen.filter(|seen| seen.state == AnchorState::Pending && seen.head.is_none());
+    Anchor {
+        behind: pending.and_then(Anchor::finished),
+        request: pending.and_then(|pending| pending.request.clone()),
+        adopted: pending.is_some_and(|pending| pending.adopted),
+        ..Anchor::tombstone(pathname.clone(), rev)
     }
 }
 

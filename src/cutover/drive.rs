@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use super::drain::converge_all;
 use super::observe::Observer;
+use super::way_back::{Named, WayBack, named, still_doubtful};
 use super::{Cutover, Flip, closed, evidence, raced};
+use crate::blob::Pathname;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::protocol::flip::{
-    Backlog, Done, Drained, Flip as Machine, INTENTS_MAX, Life, Next, Rules, Swapped, Verdict, verdict,
+    BEHIND_MAX, Backlog, Done, Drained, Flip as Machine, INTENTS_MAX, Life, Next, Rules, Swapped, Verdict,
+    verdict,
 };
 use crate::protocol::phase::{Authority, Phase};
 use crate::target::control::{Audit, Hold, IntentRow, Mode, SessionRow, SessionState, names};
@@ -17,8 +20,12 @@ use crate::target::control::{Audit, Hold, IntentRow, Mode, SessionRow, SessionSt
 const SLOW: Duration = Duration::from_secs(1);
 /// How often it is looked again while something is waited for.
 const POLL: Duration = Duration::from_millis(20);
-/// How often that may land late is waited for before it gives up.
+/// How often what may land late is waited for before it gives up.
 const WAITS_MAX: u8 = 3;
+/// For so long it waits, writes flowing, until few enough pathnames are left of which Blob is not known to be equal.
+const BACKLOG_WAIT: Duration = Duration::from_secs(10);
+/// So many pathnames a message names.
+const NAMED_MAX: usize = 3;
 
 /// A flip on its way.
 pub(super) struct Drive<'a> {
@@ -33,20 +40,27 @@ pub(super) struct Drive<'a> {
     began: Duration,
     /// Sessions that have not acknowledged, and why that matters.
     awaited: Vec<String>,
+    /// What the way back writes Blob with: from before the hold.
+    way_back: Option<WayBack>,
+    /// What stood in the way of the commit last.
+    in_the_way: Named,
     commit: Option<(Mode, Audit)>,
     failed: Option<Error>,
 }
 
 impl<'a> Drive<'a> {
     pub(super) fn new(cutover: &'a Cutover<'a>, target: Phase, mode: Mode) -> Self {
+        let mode_epoch = mode.epoch;
         Self {
             cutover,
             target,
             judged: mode.clone(),
             mode,
-            observer: Observer::new(cutover.clock().clone(), &cutover.plan.timing),
+            observer: Observer::new(mode_epoch, cutover.clock().clone(), &cutover.plan.timing),
             began: Duration::ZERO,
             awaited: Vec::new(),
+            way_back: None,
+            in_the_way: Named::default(),
             commit: None,
             failed: None,
         }
@@ -73,6 +87,12 @@ impl<'a> Drive<'a> {
         loop {
             let next = machine.next();
             if let Next::Done(done) = next {
+                // Left open, it would be ended by the next operator of its name.
+                if let Some(WayBack { session, .. }) = self.way_back.take()
+                    && let Err(error) = session.close().await
+                {
+                    tracing::warn!(%error, "the operator's session is left to the next one");
+                }
                 return self.over(done);
             }
             if let Err(error) = self.step(&mut machine, next).await {
@@ -109,7 +129,9 @@ impl<'a> Drive<'a> {
                 self.fence(&hold).await?;
                 machine.fenced();
             }
-            Next::CountIntents => machine.counted(control.intents().await?.len()),
+            Next::CountIntents => {
+                machine.counted(control.intents().await?.iter().filter(|row| !row.to_target).count());
+            }
             Next::Drain { .. } => machine.drained(self.drain().await?),
             Next::Judge => machine.judged(self.judge().await?),
             Next::Commit { .. } => {
@@ -156,26 +178,69 @@ impl<'a> Drive<'a> {
     /// Converges every intent with writes flowing, and says what is left a moment later. On the way back it
     /// only looks: the gateways converge.
     async fn settle(&mut self) -> Result<Backlog> {
+        if self.leaving() == Authority::Target {
+            return self.settle_back().await;
+        }
         let control = self.cutover.control();
         let began = self.now();
         let first = control.intents().await?;
-        if self.leaving() == Authority::Source {
-            converge_all(self.cutover.converger, &self.mode, &first).await;
-        }
+        converge_all(self.cutover.converger, &self.mode, &first).await;
         loop {
             let (rows, sessions) = (control.intents().await?, control.sessions().await?);
             self.observer.look(&sessions);
             let slow = self.still_at_work(&first, &rows, &sessions);
-            let waited = self.now().saturating_sub(began);
-            // Leaving DynamoDB, silence counts: each session is looked at until it is known to be alive or not.
-            let known = self.leaving() == Authority::Source || self.observer.knows(&sessions);
-            if known && (slow == 0 || waited >= SLOW) {
-                let unclean = sessions.iter().any(|row| self.observer.life(row) == Life::MayLand);
-                let in_doubt = rows.iter().any(|row| !self.observer.is_at_work(row, &sessions));
-                return Ok(Backlog { intents: rows.len(), slow, may_land: unclean || in_doubt });
+            if slow == 0 || self.now().saturating_sub(began) >= SLOW {
+                return Ok(Backlog { intents: rows.len(), slow, may_land: false });
             }
             self.pause().await;
         }
+    }
+
+    /// The same on the way back: until it is known of each session whether it is alive, nothing without a condition is
+    /// under way to Blob, and few pathnames are left of which Blob is not known to be equal.
+    async fn settle_back(&mut self) -> Result<Backlog> {
+        if self.way_back.is_none() {
+            self.way_back = Some(WayBack::open(self.cutover).await?);
+        }
+        let control = self.cutover.control();
+        let began = self.now();
+        let unconditional = |rows: Vec<IntentRow>| rows.into_iter().filter(|row| !row.to_target).collect();
+        let first: Vec<IntentRow> = unconditional(control.intents().await?);
+        let mut told = false;
+        loop {
+            let (rows, notes, sessions) =
+                (control.intents().await?, control.notes().await?, self.others().await?);
+            self.observer.look(&sessions);
+            let behind = named(&rows, &notes).len();
+            let rows: Vec<IntentRow> = unconditional(rows);
+            let slow = self.still_at_work(&first, &rows, &sessions);
+            let waited = self.now().saturating_sub(began);
+            let known = self.observer.knows(&sessions);
+            if !known && !told && waited >= SLOW {
+                self.say("a session is silent: whether its process is alive is known after its lease");
+                told = true;
+            }
+            let few = behind <= BEHIND_MAX || waited >= BACKLOG_WAIT;
+            if known && few && (slow == 0 || waited >= SLOW) {
+                let may_land = self.may_land(&rows, &sessions);
+                return Ok(Backlog { intents: behind, slow, may_land });
+            }
+            self.pause().await;
+        }
+    }
+
+    /// All sessions but the operator's own.
+    async fn others(&self) -> Result<Vec<SessionRow>> {
+        let mut sessions = self.cutover.control().sessions().await?;
+        let own = self.way_back.as_ref().map(|way_back| way_back.session.id());
+        sessions.retain(|row| own.as_ref() != Some(&row.id));
+        Ok(sessions)
+    }
+
+    /// Whether something without a condition may land in Blob, as far as rows tell. These intents are of such writes.
+    fn may_land(&self, rows: &[IntentRow], sessions: &[SessionRow]) -> bool {
+        sessions.iter().any(|row| self.observer.life(row) == Life::MayLand)
+            || rows.iter().any(|row| !self.observer.is_at_work(row, sessions))
     }
 
     fn still_at_work(&self, first: &[IntentRow], now: &[IntentRow], sessions: &[SessionRow]) -> usize {
@@ -186,25 +251,39 @@ impl<'a> Drive<'a> {
         now.iter().filter(same).count()
     }
 
-    /// Waits until nothing may land late, for as long as that can take.
+    /// Waits until what stood in the way can't land any more, for as long as that can take.
     async fn wait(&mut self) -> Result<()> {
         let timing = &self.cutover.plan.timing;
-        let longest = timing.late_write_max.0 + timing.lease.0 * 2;
-        self.say(format!(
-            "a write to Blob may land late: writes go on until {} after it",
-            timing.late_write_max
-        ));
+        let doubtful = std::mem::take(&mut self.in_the_way.doubtful);
+        let longest = if doubtful.is_empty() {
+            self.say(format!(
+                "a write to Blob may land late that has no condition: writes go on until {} after it",
+                timing.late_write_max
+            ));
+            timing.late_write_max.0
+        } else {
+            self.say(format!(
+                "a request to Blob without an answer may still change {}: writes go on until it can't",
+                some(&doubtful)
+            ));
+            timing.late_write_max.0.max(timing.mirror_late_max.0)
+        } + timing.lease.0 * 2;
         let began = self.now();
         loop {
             let control = self.cutover.control();
-            let (rows, sessions) = (control.intents().await?, control.sessions().await?);
-            self.observer.look(&sessions);
-            let unclean = sessions.iter().any(|row| self.observer.life(row) == Life::MayLand);
-            let in_doubt = rows.iter().any(|row| !self.observer.is_at_work(row, &sessions));
-            if !(unclean || in_doubt) || self.now().saturating_sub(began) >= longest {
+            let over = if doubtful.is_empty() {
+                let (rows, sessions) = (control.intents().await?, self.others().await?);
+                self.observer.look(&sessions);
+                let rows: Vec<_> = rows.into_iter().filter(|row| !row.to_target).collect();
+                !self.may_land(&rows, &sessions)
+            } else {
+                still_doubtful(control, &doubtful).await?.is_empty()
+            };
+            if over || self.now().saturating_sub(began) >= longest {
                 return Ok(());
             }
-            self.cutover.clock().sleep(timing.renew.0).await;
+            let pause = if doubtful.is_empty() { timing.renew.0 } else { timing.mode_poll.0 };
+            self.cutover.clock().sleep(pause).await;
         }
     }
 
@@ -229,7 +308,7 @@ impl<'a> Drive<'a> {
     async fn look(&mut self, machine: &mut Machine<String>, hold: &String) -> Result<()> {
         // Asked before the sessions are read: what comes later than that is not waited for.
         let overdue = self.overdue();
-        let sessions = self.cutover.control().sessions().await?;
+        let sessions = self.others().await?;
         self.observer.look(&sessions);
         self.awaited.clear();
         let mut seen = Vec::new();
@@ -250,8 +329,7 @@ impl<'a> Drive<'a> {
 
     /// Ends the silent sessions: what stirs meanwhile stays.
     async fn fence(&mut self, hold: &String) -> Result<()> {
-        let control = self.cutover.control();
-        for row in control.sessions().await? {
+        for row in self.others().await? {
             let seen = self.observer.seen(&row);
             if verdict(Rules::SOUND, self.leaving(), hold, &seen) == Verdict::Fence {
                 self.say(format!("{} is silent: its session is ended", row.name));
@@ -261,10 +339,27 @@ impl<'a> Drive<'a> {
         Ok(())
     }
 
-    async fn drain(&self) -> Result<Drained> {
+    async fn drain(&mut self) -> Result<Drained> {
         let intents = self.cutover.control().intents().await?;
         let limit = self.cutover.plan.timing.hold_limit.0;
         let left = limit.saturating_sub(self.now().saturating_sub(self.began));
+        if let Some(way_back) = &self.way_back {
+            let found = tokio::select! {
+                biased;
+                found = way_back.converge(&intents) => found?,
+                () = self.cutover.clock().sleep(left) => {
+                    let names = named(&intents, &self.cutover.control().notes().await?);
+                    Named { behind: names.into_iter().collect(), ..Named::default() }
+                }
+            };
+            let drained = match (found.behind.len(), found.doubtful.len()) {
+                (0, 0) => Drained::All,
+                (0, doubtful) => Drained::Doubtful(doubtful),
+                (behind, _) => Drained::Left(behind),
+            };
+            self.in_the_way = found;
+            return Ok(drained);
+        }
         let count = intents.iter().map(|intent| intent.pathnames.len()).sum();
         let drained = tokio::select! {
             biased;
@@ -326,7 +421,11 @@ impl<'a> Drive<'a> {
                     .hint("if that command is not running any more, run again with --cancel-hold")
             }
             Done::TooManyIntents(count) => {
-                gate(format!("{count} writes are under way or in doubt, more than {INTENTS_MAX}: nothing was held"))
+                let most = match self.leaving() {
+                    Authority::Source => INTENTS_MAX,
+                    Authority::Target => BEHIND_MAX,
+                };
+                gate(format!("{count} writes are under way or in doubt, more than {most}: nothing was held"))
                     .hint("wait until the gateways have caught up; `migrate status` counts them")
             }
             Done::SlowRequests(count) => {
@@ -340,14 +439,35 @@ impl<'a> Drive<'a> {
             ))
             .hint("a process that runs should be seen to; one that is stopped for good is named with --without NAME, or started again under its name, which ends its session"),
             Done::NotDrained(count) => wrong(format!(
-                "{count} pathnames could not be made equal in time, so the hold was cancelled"
+                "{count} pathnames could not be made equal in time, so the hold was cancelled{}",
+                named_in(&self.in_the_way.behind)
             ))
             .hint("`migrate validate` shows what is in the way"),
-            Done::MayLand => wrong("writes to Blob may still land late: nothing was flipped".to_owned())
-                .hint("run again; `migrate status` counts the writes that are in doubt"),
+            Done::MayLand => wrong(
+                "writes to Blob that have no condition may still land late: nothing was flipped".to_owned(),
+            )
+            .hint("run again; `migrate status` counts the writes that are in doubt"),
+            Done::Doubtful(count) => wrong(format!(
+                "requests to Blob without an answer may still change {count} pathnames, so the hold was cancelled{}",
+                named_in(&self.in_the_way.doubtful)
+            ))
+            .hint("run again: each such request can't land any more after a while, and is waited for"),
             Done::GateClosed | Done::Raced | Done::Committed | Done::Unknown => raced(),
         }
     }
+}
+
+/// The first of some pathnames.
+fn some(pathnames: &[Pathname]) -> String {
+    let mut names: Vec<String> = pathnames.iter().take(NAMED_MAX).map(ToString::to_string).collect();
+    if let Some(more @ 1..) = pathnames.len().checked_sub(NAMED_MAX) {
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
+fn named_in(pathnames: &[Pathname]) -> String {
+    if pathnames.is_empty() { String::new() } else { format!(": {}", some(pathnames)) }
 }
 
 /// Ends a session in its row, if it is still as it was seen; says whether it was.

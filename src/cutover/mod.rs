@@ -12,8 +12,10 @@ pub mod finish;
 mod observe;
 mod step;
 pub mod steps;
+mod way_back;
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 
 use drive::Drive;
@@ -46,6 +48,10 @@ pub struct Cutover<'a> {
     pub plan_hash: &'a str,
     /// Who does it, for the hold and the audit log.
     pub who: String,
+    /// The name of the session under which it makes Blob equal on the way back: one at a time has it.
+    pub name: String,
+    /// Where that session's lock lies.
+    pub directory: &'a Path,
 }
 
 impl std::fmt::Debug for Cutover<'_> {
@@ -310,7 +316,9 @@ fn closed(standing: &Standing) -> Result<()> {
 
 /// Beside gateways, loads and repairs do not acknowledge: writes would be held for nothing.
 fn bystanders(standing: &Standing, capture: CaptureMode) -> Result<()> {
-    let others = standing.open_sessions.iter().filter(|session| session.kind != SessionKind::Gateway);
+    // That of an operator is ended by the next one of its name, or once it is silent.
+    let is_worker = |kind| matches!(kind, SessionKind::Backfill | SessionKind::Repair);
+    let others = standing.open_sessions.iter().filter(|session| is_worker(session.kind));
     let names: Vec<String> = others.map(|session| format!("{} ({})", session.name, session.kind)).collect();
     if names.is_empty() || capture == CaptureMode::Follow {
         return Ok(());

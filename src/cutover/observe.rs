@@ -8,12 +8,15 @@ use jiff::SignedDuration;
 
 use crate::clock::Clock;
 use crate::plan::TimingPlan;
-use crate::protocol::flip::{Life, Seen};
+use crate::protocol::flip::{Life, Process, Seen};
+use crate::protocol::phase::Epoch;
 use crate::protocol::session::lapsed;
 use crate::target::control::{IntentRow, IntentState, SessionKind, SessionRow, SessionState};
 
 /// One operator's memory of sessions.
 pub(super) struct Observer {
+    /// The epoch that is to be left.
+    epoch: Epoch,
     clock: Arc<dyn Clock>,
     lease: Duration,
     late_write_max: Duration,
@@ -24,9 +27,9 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(clock: Arc<dyn Clock>, timing: &TimingPlan) -> Self {
+    pub(super) fn new(epoch: Epoch, clock: Arc<dyn Clock>, timing: &TimingPlan) -> Self {
         let (lease, late_write_max) = (timing.lease.0, timing.late_write_max.0);
-        Self { clock, lease, late_write_max, open: HashMap::new(), ends: HashMap::new() }
+        Self { epoch, clock, lease, late_write_max, open: HashMap::new(), ends: HashMap::new() }
     }
 
     /// Takes note of the sessions as they were just read.
@@ -55,6 +58,8 @@ impl Observer {
             SessionState::Open if self.is_silent(row, now) => Life::Silent,
             SessionState::Open => Life::Open,
             SessionState::Clean => Life::Over,
+            // Since it saw this epoch, whatever it sent has an intent, and what went to Blob a note.
+            SessionState::Unclean if row.epoch == Some(self.epoch) && row.gap.is_none() => Life::Over,
             SessionState::Unclean => {
                 let seen = self.ends.get(&row.id).copied().unwrap_or(now);
                 // So long ago by the wall clock that no difference of clocks matters.
@@ -84,7 +89,11 @@ impl Observer {
     /// The same for the protocol.
     pub(super) fn seen(&self, row: &SessionRow) -> Seen<String> {
         Seen {
-            gateway: row.kind == SessionKind::Gateway,
+            process: match row.kind {
+                SessionKind::Gateway => Process::Gateway,
+                SessionKind::Backfill | SessionKind::Repair => Process::Worker,
+                SessionKind::Operator => Process::Operator,
+            },
             life: self.life(row),
             acknowledged: row.acknowledged.clone(),
             gap: row.gap.is_some(),

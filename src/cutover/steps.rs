@@ -3,7 +3,9 @@
 use std::fmt::Display;
 
 use super::Standing;
-use crate::protocol::flip::{Backlog, Drained, Flip, INTENTS_MAX, Life, Next, Rules, Seen, Swapped};
+use crate::protocol::flip::{
+    BEHIND_MAX, Backlog, Drained, Flip, INTENTS_MAX, Life, Next, Process, Rules, Seen, Swapped,
+};
 use crate::protocol::phase::{Authority, Phase};
 use crate::target::control::SessionKind;
 
@@ -44,12 +46,15 @@ pub fn steps(standing: &Standing, cancel_hold: bool, hold_limit: impl Display) -
             }
             Next::Settle => {
                 flip.settled(Backlog::default());
-                let what = match from.authority() {
-                    Authority::Source => "converge every intent, writes flowing",
-                    Authority::Target => "wait for writes to Blob that may land late, writes flowing",
+                let (what, most) = match from.authority() {
+                    Authority::Source => ("converge every intent, writes flowing", INTENTS_MAX),
+                    Authority::Target => (
+                        "open the operator's session; wait for writes to Blob without a condition that may land late, writes flowing",
+                        BEHIND_MAX,
+                    ),
                 };
                 format!(
-                    "{what}; refuse if more than {INTENTS_MAX} are left or a request is older than 1 s (now {} intents)",
+                    "{what}; refuse if more than {most} are left or a request is older than 1 s (now {} intents)",
                     standing.intents
                 )
             }
@@ -60,8 +65,8 @@ pub fn steps(standing: &Standing, cancel_hold: bool, hold_limit: impl Display) -
                 )
             }
             Next::LookAtSessions(hold) => {
-                let session = Seen { gateway: true, life: Life::Open, acknowledged: Some(hold), gap: false };
-                flip.sessions(&[session], false);
+                let (process, life) = (Process::Gateway, Life::Open);
+                flip.sessions(&[Seen { process, life, acknowledged: Some(hold), gap: false }], false);
                 let names: Vec<String> = standing
                     .open_sessions
                     .iter()
@@ -79,11 +84,18 @@ pub fn steps(standing: &Standing, cancel_hold: bool, hold_limit: impl Display) -
             }
             Next::CountIntents => {
                 flip.counted(0);
-                "make sure that no write is in doubt, else cancel the hold and wait".to_owned()
+                "make sure that no write to Blob without a condition is in doubt, else cancel the hold and wait"
+                    .to_owned()
             }
             Next::Drain { .. } => {
                 flip.drained(Drained::All);
-                "converge every intent that is left, 32 at a time, and clear none".to_owned()
+                match from.authority() {
+                    Authority::Source => "converge every intent that is left, 32 at a time, and clear none",
+                    Authority::Target => {
+                        "make Blob equal where an intent or a note names a pathname, 32 at a time; cancel the hold and wait where Blob holds what a request without an answer expects"
+                    }
+                }
+                .to_owned()
             }
             Next::Judge => {
                 flip.judged(true);

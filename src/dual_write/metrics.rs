@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::gateway::DualWrite;
-use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
+use crate::blob::store::{Content, Deadline, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, Pathname};
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -52,6 +52,7 @@ struct Inner {
     gaps: Counter,
     unnoted: Counter,
     kept: Counter,
+    held_back: Counter,
     compared: Family<Labels<1>, Counter>,
     compared_seconds: Family<Labels<1>, Histogram, fn() -> Histogram>,
     canary: Family<Labels<1>, Counter>,
@@ -80,6 +81,7 @@ impl Default for Metrics {
             gaps: Counter::default(),
             unnoted: Counter::default(),
             kept: Counter::default(),
+            held_back: Counter::default(),
             compared: Family::default(),
             compared_seconds: Family::new_with_constructor(buckets),
             canary: Family::default(),
@@ -100,6 +102,8 @@ impl Default for Metrics {
         registry.register("gaps", "Sessions that could not note every write", own.gaps.clone());
         registry.register("writes_without_intent", "Writes that went on unnoted", own.unnoted.clone());
         registry.register("intents_kept", "Intents that were left to the replay", own.kept.clone());
+        let words = "Writes not sent, since a request of the mirror without an answer could have undone them";
+        registry.register("writes_held_back", words, own.held_back.clone());
         registry.register("shadow_reads", "Reads that were to be compared, by result", own.compared.clone());
         let words = "How long reads took that were compared, by store";
         registry.register_with_unit("shadow_read", words, Unit::Seconds, own.compared_seconds.clone());
@@ -166,6 +170,7 @@ impl Metrics {
         let counts = gateway.counts();
         self.0.unnoted.inner().store(counts.unnoted, Ordering::Relaxed);
         self.0.kept.inner().store(counts.kept, Ordering::Relaxed);
+        self.0.held_back.inner().store(counts.held_back, Ordering::Relaxed);
         self.0.under_way.set(i64::try_from(gateway.under_way()).unwrap_or(i64::MAX));
         self.0.reachable.set(i64::from(gateway.is_reachable()));
         let mut text = String::new();
@@ -266,6 +271,14 @@ impl BlobStore for Observed {
 
     async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
         self.of("delete", self.store.delete(pathnames, if_match)).await
+    }
+
+    async fn deadline(&self, within: Duration) -> Result<Option<Deadline>> {
+        self.store.deadline(within).await
+    }
+
+    async fn delete_before(&self, pathname: &Pathname, if_match: &ETag, deadline: Deadline) -> Result<()> {
+        self.of("delete", self.store.delete_before(pathname, if_match, deadline)).await
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {

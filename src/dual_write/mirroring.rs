@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::anchored::{Anchored, Settled};
-use crate::blob::{Pathname, Spooled};
+use crate::anchored::Anchored;
+use crate::blob::{ETag, Pathname, Spooled};
 use crate::clock::Clock;
 use crate::converge::{Converged, Converger, Permit};
 use crate::error::Result;
@@ -85,18 +85,17 @@ fn done_of(pathname: &Pathname, converged: Result<Converged>) -> Done {
     }
 }
 
-/// The same towards Blob. What is foreign there is kept and found by sweeps; no intent changes that.
-fn back_of(pathname: &Pathname, settled: Result<Settled>) -> Done {
+/// The same towards Blob. What is foreign there is kept and found by sweeps; no intent changes that. What got no answer
+/// has its note.
+fn back_of(pathname: &Pathname, settled: Result<Ending<ETag>>) -> Done {
     match settled {
-        // What got no answer may land yet.
-        Ok(Settled { unanswered: true, .. }) => Done::GaveUp,
-        Ok(Settled { ending: Ending::Equal, .. }) => Done::Equal,
-        Ok(Settled { ending: Ending::Written, .. }) => Done::Written,
-        Ok(Settled { ending: Ending::Foreign { etag }, .. }) => {
+        Ok(Ending::Equal) => Done::Equal,
+        Ok(Ending::Written) => Done::Written,
+        Ok(Ending::Foreign { etag }) => {
             tracing::warn!(%pathname, %etag, "Blob holds what this migration did not write; it is kept");
             Done::Written
         }
-        Ok(Settled { ending: Ending::GaveUp, .. }) => Done::GaveUp,
+        Ok(Ending::GaveUp) => Done::GaveUp,
         Err(error) => {
             tracing::debug!(%pathname, %error, "Blob could not be made equal; its intent stays");
             Done::GaveUp

@@ -1,11 +1,9 @@
-//! Replay: what becomes of intents whose operations are not at work any more.
+//! Replay: what becomes of intents whose operations are not at work any more, and of notes whose requests are not.
 //!
-//! Any process may replay, and several at once do no harm. An intent in doubt is converged at once, and again
-//! from time to time; it is removed only after a converge that began `late_write_max` after this process
-//! first saw that version of it with its owner gone. That is [`crate::protocol::intent`]'s word.
-//!
-//! Towards Blob, where no rev stops a request that is on its way, one process at a time has an intent: it stores the
-//! row anew as its own before it begins, so that nobody else removes it meanwhile.
+//! Any process may replay, and several at once do no harm. What is in doubt is converged at once, and again from time to
+//! time; its row is removed only after a converge that began a while after this process first saw that version of it with
+//! its owner gone: once all that it stands for has landed, or can't land any more. That is [`crate::protocol::intent`]'s
+//! word.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Duration;
@@ -15,23 +13,24 @@ use serde::Serialize;
 
 use super::mirroring::Mirroring;
 use crate::blob::Pathname;
+use crate::converge::LateWrites;
 use crate::error::Result;
 use crate::plan::TimingPlan;
 use crate::protocol::converge::Done;
 use crate::protocol::intent::{Owner, Replay as Step, Sighting, Verdict, after_replay, replay};
 use crate::protocol::session::lapsed;
-use crate::target::control::{Control, IntentRow, IntentState, SessionRow, SessionState};
+use crate::target::control::{IntentRow, IntentState, NoteRow, SessionRow, SessionState};
 
 /// Pathnames that are converged at a time.
 const CONCURRENCY: usize = 32;
-/// The pauses between two converges for one intent: doubled from the first to the longest.
+/// The pauses between two converges for one row: doubled from the first to the longest.
 const PAUSE_FIRST: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// One process's memory of the intents of others.
+/// One process's memory of the intents and notes of others.
 #[derive(Debug)]
 pub struct Replay {
-    late_write_max: Duration,
+    late: LateWrites,
     lease: Duration,
     sightings: HashMap<String, Known>,
     /// Of each open session: its counter, and when that was first seen.
@@ -56,6 +55,8 @@ pub struct ReplayReport {
     pub in_doubt: u64,
     /// Intents that were removed.
     pub cleared: u64,
+    /// Requests to Blob that got no answer, and may land yet.
+    pub doubtful: u64,
 }
 
 impl Replay {
@@ -63,19 +64,19 @@ impl Replay {
     #[must_use]
     pub fn new(timing: &TimingPlan) -> Self {
         Self {
-            late_write_max: timing.late_write_max.0,
+            late: LateWrites::of(timing),
             lease: timing.lease.0,
             sightings: HashMap::new(),
             sessions: HashMap::new(),
         }
     }
 
-    /// Looks at all intents once, converges those in doubt, and removes those whose time has come.
+    /// Looks at all intents and notes once, converges what is in doubt, and removes those whose time has come.
     ///
     /// `own` is this process's session; `at_work` says which of its operations are under way.
     ///
     /// # Errors
-    /// What the control table reports. A pathname that can't be converged keeps its intent.
+    /// What the control table reports. A pathname that can't be converged keeps its rows.
     pub async fn pass(
         &mut self,
         mirroring: &Mirroring,
@@ -83,11 +84,14 @@ impl Replay {
         at_work: impl Fn(&str) -> bool,
     ) -> Result<ReplayReport> {
         let control = mirroring.control();
-        let intents = control.intents().await?;
-        let sessions = if intents.is_empty() { Vec::new() } else { control.sessions().await? };
+        let (intents, notes) = futures::future::try_join(control.intents(), control.notes()).await?;
+        let idle = intents.is_empty() && notes.is_empty();
+        let sessions = if idle { Vec::new() } else { control.sessions().await? };
         let now = mirroring.clock().monotonic();
         let running = self.running(&sessions, now);
-        self.sightings.retain(|id, _| intents.iter().any(|intent| intent.id == *id));
+        let there: HashSet<&String> =
+            intents.iter().map(|intent| &intent.id).chain(notes.iter().map(|note| &note.id)).collect();
+        self.sightings.retain(|id, _| there.contains(id));
 
         let mut report = ReplayReport::default();
         let mut due: Vec<(IntentRow, Step)> = Vec::new();
@@ -101,34 +105,53 @@ impl Replay {
             } else {
                 Owner::Ended
             };
-            match self.sees(&intent, owner, now) {
+            match self.sees((&intent.id, &intent.version), owner, (now, self.late.max)) {
                 None if owner == Owner::Working => report.at_work += 1,
                 None => report.in_doubt += 1,
                 Some(step) => due.push((intent, step)),
             }
         }
-        let towards_blob = matches!(mirroring, Mirroring::ToSource(_));
-        if towards_blob {
-            let found = due.len();
-            due = take_over(control, own, due).await?;
-            report.in_doubt += (found - due.len()) as u64;
+        let mut due_notes: Vec<(NoteRow, Step)> = Vec::new();
+        for note in notes {
+            // While Blob is the authority, nobody is at work for the mirror.
+            let mirrored = matches!(mirroring, Mirroring::ToSource(_));
+            let owner = if control.is_at_work(&note) {
+                Owner::Working
+            } else if !mirrored || note.answered || note.session == own {
+                Owner::GaveUp
+            } else if running.contains(&note.session) {
+                Owner::Working
+            } else {
+                Owner::Ended
+            };
+            // What was answered is over.
+            let window = if note.answered { Duration::ZERO } else { self.late.window(note.ends) };
+            report.doubtful += u64::from(!note.answered && owner != Owner::Working);
+            due_notes.extend(self.sees((&note.id, &note.id), owner, (now, window)).map(|step| (note, step)));
         }
-        let settled = settle(mirroring, due.iter().flat_map(|(intent, _)| &intent.pathnames)).await;
+        let named = due.iter().flat_map(|(intent, _)| &intent.pathnames);
+        let settled = match mirroring {
+            Mirroring::ToSource(_) => {
+                settle(mirroring, named.chain(due_notes.iter().map(|(note, _)| &note.pathname))).await
+            }
+            Mirroring::ToTarget(_) => settle(mirroring, named).await,
+        };
         for (intent, step) in due {
             let all = intent.pathnames.iter().all(|pathname| settled.contains(pathname));
             let done = if all { Done::Written } else { Done::GaveUp };
             if after_replay(step, done) == Verdict::Clear && control.clear_intent(&intent).await? {
                 report.cleared += 1;
-                continue;
+            } else {
+                report.in_doubt += 1;
             }
-            report.in_doubt += 1;
-            if towards_blob {
-                let left = intent.touched(IntentState::GaveUp);
-                let touched = control.touch_intent(&left, &intent.version).await?;
-                // What got no answer may land yet: then the wait begins anew with the next look.
-                if let (true, true, Some(known)) = (touched, all, self.sightings.get_mut(&left.id)) {
-                    known.sighting.taken_over(left.version);
-                }
+        }
+        for (note, step) in due_notes {
+            // Towards DynamoDB there is nothing to converge: what a note stands for can't land any more.
+            let over = matches!(mirroring, Mirroring::ToTarget(_)) || settled.contains(&note.pathname);
+            let done = if over { Done::Written } else { Done::GaveUp };
+            if after_replay(step, done) == Verdict::Clear {
+                control.remove_note(&note).await?;
+                report.doubtful -= u64::from(!note.answered);
             }
         }
         Ok(report)
@@ -146,17 +169,22 @@ impl Replay {
         running.map(|(id, _)| id.clone()).collect()
     }
 
-    /// What is to be done about an intent now; none where it is to be left alone.
-    fn sees(&mut self, intent: &IntentRow, owner: Owner, now: Duration) -> Option<Step> {
-        let version = intent.version.clone();
-        let known = self.sightings.entry(intent.id.clone()).or_insert_with(|| Known {
-            sighting: Sighting::first(version.clone(), owner, now),
+    /// What is to be done about a row now, which stands for what may land for so long; none where it is to be left
+    /// alone.
+    fn sees(
+        &mut self,
+        (id, version): (&str, &str),
+        owner: Owner,
+        (now, window): (Duration, Duration),
+    ) -> Option<Step> {
+        let known = self.sightings.entry(id.to_owned()).or_insert_with(|| Known {
+            sighting: Sighting::first(version.to_owned(), owner, now),
             tried: None,
             next: now,
             pause: PAUSE_FIRST,
         });
-        known.sighting.again(version, owner, now);
-        let silence = known.sighting.silence(|since| now.saturating_sub(since) >= self.late_write_max);
+        known.sighting.again(version.to_owned(), owner, now);
+        let silence = known.sighting.silence(|since| now.saturating_sub(since) >= window);
         let step = replay(owner, silence);
         if step == Step::LeaveToOwner || (known.tried == Some(step) && now < known.next) {
             return None;
@@ -166,22 +194,6 @@ impl Replay {
         known.tried = Some(step);
         Some(step)
     }
-}
-
-/// Stores intents anew as this process's own, at work on; leaves out those that somebody else was faster with.
-async fn take_over(
-    control: &Control,
-    own: &str,
-    due: Vec<(IntentRow, Step)>,
-) -> Result<Vec<(IntentRow, Step)>> {
-    let mut taken = Vec::new();
-    for (intent, step) in due {
-        let ours = IntentRow { session: own.to_owned(), ..intent.touched(IntentState::Open) };
-        if control.touch_intent(&ours, &intent.version).await? {
-            taken.push((ours, step));
-        }
-    }
-    Ok(taken)
 }
 
 /// Converges each of these once, and says which are equal now.

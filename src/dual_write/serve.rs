@@ -134,7 +134,7 @@ impl Serve<'_> {
             authority: None,
         };
         let session = Session::open(control.clone(), Arc::clone(self.converger.clock()), opening).await?;
-        gateway.open(session);
+        gateway.open(session).await?;
         if let Some(server) = &server {
             events.report(Event::Note(format!("gateway on {}", server.base_url())));
         }
@@ -410,7 +410,12 @@ async fn replay_on(
         let own = ticket.session.id();
         let pass = replay.pass(&mirroring, &own, |id| gateway.0.at_work.contains(id));
         // What it leaves half done keeps its intent.
-        match ticket.pause.run_until_cancelled(stop.run_until_cancelled(pass)).await.flatten() {
+        // Towards Blob each converge ends by itself when it is to leave, with what it sent brought to its end.
+        let cut = match ticket.authority {
+            Authority::Source => &ticket.pause,
+            Authority::Target => &ticket.leave,
+        };
+        match cut.run_until_cancelled(stop.run_until_cancelled(pass)).await.flatten() {
             Some(Ok(report)) => {
                 metrics.replayed(report.in_doubt);
                 last = ReplayReport { cleared: last.cleared + report.cleared, ..report };

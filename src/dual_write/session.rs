@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::TimingPlan;
-use crate::protocol::phase::{Authority, Phase};
+use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::protocol::session::Lease;
 use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionState, names};
 
@@ -121,6 +121,7 @@ impl Session {
             acknowledged: None,
             gap: None,
             renewed: None,
+            epoch: None,
         };
         control.open_session(&row).await?;
         let shared = Arc::new(Shared {
@@ -141,6 +142,7 @@ impl Session {
                 return Err(error);
             }
         };
+        held(&shared.row).epoch = Some(mode.epoch);
         let renewal = tokio::spawn(renew(Arc::clone(&shared)));
         Ok(Self { shared, mode, authority, renewal, lock })
     }
@@ -167,6 +169,11 @@ impl Session {
     pub fn note_gap(&self) {
         let now = self.shared.clock.now();
         held(&self.shared.row).gap.get_or_insert(now);
+    }
+
+    /// Takes note that its process saw this epoch, with nothing under way from before it.
+    pub fn note_epoch(&self, epoch: Epoch) {
+        held(&self.shared.row).epoch = Some(epoch);
     }
 
     /// Since when it lets writes through that no intent names.
@@ -310,6 +317,7 @@ impl Shared {
             row.state = state;
             row.ended = Some(self.clock.now());
             row.gap = gap;
+            row.epoch = held(&self.row).epoch;
             match self.control.update_session(&row, seen).await {
                 Ok(true) => return Ok(()),
                 Ok(false) => {}

@@ -23,6 +23,10 @@ impl Permit for Stopping {
         self.permit.check()
     }
 
+    fn may_begin(&self) -> bool {
+        !self.stop.is_cancelled() && self.permit.may_begin()
+    }
+
     fn in_doubt(&self) {
         self.permit.in_doubt();
     }

@@ -99,6 +99,7 @@ mod tests {
             acknowledged: None,
             gap: None,
             renewed: None,
+            epoch: None,
         }
     }
 

@@ -175,6 +175,7 @@ pub(super) mod tests {
             acknowledged: None,
             gap: None,
             renewed: None,
+            epoch: None,
         };
         facts.sessions.push(session);
         assert!(judge(&facts, 2).summary.contains("uncleanly"));

@@ -70,6 +70,7 @@ mod tests {
             acknowledged: None,
             gap: None,
             renewed: None,
+            epoch: None,
         };
         let sessions = began.map(session).into_iter().collect();
         judge(&Facts { sessions, no_foreign: Duration::from_secs(30 * 60), ..facts(sweeps) })

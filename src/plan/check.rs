@@ -187,6 +187,7 @@ fn timing(timing: &TimingPlan) -> Result<(), Problem> {
         ("mode_poll", timing.mode_poll),
         ("hold_limit", timing.hold_limit),
         ("sweep_interval", timing.sweep_interval),
+        ("mirror_late_max", timing.mirror_late_max),
         ("evidence_age_max", timing.evidence_age_max),
     ];
     for (key, Span(span)) in nonzero {

@@ -276,6 +276,10 @@ pub struct TimingPlan {
     pub sweep_interval: Span,
     /// How late a Blob write whose reply was lost may still land.
     pub late_write_max: Span,
+    /// How long a write of the mirror to Blob may land after it was sent, where the store refuses it later.
+    /// Part of the hash only where it is not the default.
+    #[serde(skip_serializing_if = "is_mirror_late_max_default")]
+    pub mirror_late_max: Span,
     /// Evidence sweeps begin this long after an unclean end; at least `late_write_max`.
     pub settle: Span,
     /// Evidence older than this is stale.
@@ -288,6 +292,13 @@ pub struct TimingPlan {
     pub cdn_stale: Span,
 }
 
+/// Long enough for a body of 4 MiB over a slow line; short enough that a way back need not be planned.
+const MIRROR_LATE_MAX: Span = Span(Duration::from_secs(30));
+
+fn is_mirror_late_max_default(span: &Span) -> bool {
+    *span == MIRROR_LATE_MAX
+}
+
 impl Default for TimingPlan {
     fn default() -> Self {
         let seconds = |seconds| Span(Duration::from_secs(seconds));
@@ -298,6 +309,7 @@ impl Default for TimingPlan {
             hold_limit: seconds(2),
             sweep_interval: seconds(600),
             late_write_max: seconds(900),
+            mirror_late_max: MIRROR_LATE_MAX,
             settle: seconds(900),
             evidence_age_max: seconds(24 * 3600),
             no_foreign: seconds(24 * 3600),

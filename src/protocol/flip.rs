@@ -8,18 +8,24 @@
 //!
 //! While Blob is the authority its gateways go on without the control table: silence says nothing, and only
 //! an acknowledgement, or a row that is over, lets the flip go on. Once DynamoDB is the authority they stop by
-//! themselves: a session that is silent for longer than its lease is ended in its row. Nothing in Blob can
-//! refuse a write that lands late. So on the way back whatever may land late is waited for first, and under the
-//! hold no intent may be left: the operator itself never writes to Blob.
+//! themselves: a session that is silent for longer than its lease is ended in its row.
 //!
-//! An operator has no session. What keeps its converges from harm is that it looks at the mode after the anchor
-//! and before the authority: if its hold is still there then, the drain of whoever commits comes later, and
+//! Nothing in Blob refuses a write that lands late, but a condition that does not hold. So on the way back what was
+//! sent to Blob without one is waited for first, and the flip commits only where Blob is what the anchor says and in
+//! no state that a request of the mirror without an answer expects ([`super::note`]). What is not equal yet under the
+//! hold the operator makes equal itself, in a session of its own and under the mirror's rules.
+//!
+//! On the way there an operator has no session. What keeps its converges from harm is that it looks at the mode after
+//! the anchor and before the authority: if its hold is still there then, the drain of whoever commits comes later, and
 //! renews the rev that its write expects.
 
 use super::phase::Authority;
 
 /// At most so many intents may be left before writes are held.
 pub const INTENTS_MAX: usize = 200;
+/// Leaving DynamoDB, at most so many pathnames may be left of which Blob is not known to be equal: each takes some
+/// requests to Blob while writes are held.
+pub const BEHIND_MAX: usize = 64;
 
 /// The rules of a flip, as values so that the model checker can take one out. Production has only
 /// [`Rules::SOUND`].
@@ -41,9 +47,13 @@ pub struct Rules {
     /// after it read the anchor, and before it reads the authority. Without it, an operator whose hold was
     /// cancelled writes what Blob holds into the new authority.
     pub drain_under_hold: bool,
-    /// Leaving DynamoDB, late writes to Blob are waited for before the hold, and no intent is left under it
-    /// (trace B14).
-    pub wait_for_late: bool,
+    /// Leaving DynamoDB, writes to Blob without a condition that may land late are waited for before the hold, and
+    /// none is left under it (trace C17).
+    pub wait_for_unconditional: bool,
+    /// Leaving DynamoDB, no pathname is left of which Blob is not what its anchor says (trace C6).
+    pub equal_at_commit: bool,
+    /// Leaving DynamoDB, Blob holds nowhere what a request of the mirror without an answer expects (traces B14, C7).
+    pub no_doubt_at_commit: bool,
     /// The commit is refused where the hold is another one. Without it, a cancelled operator commits.
     pub commit_by_hold: bool,
 }
@@ -58,7 +68,9 @@ impl Rules {
         drain: true,
         drain_keeps: true,
         drain_under_hold: true,
-        wait_for_late: true,
+        wait_for_unconditional: true,
+        equal_at_commit: true,
+        no_doubt_at_commit: true,
         commit_by_hold: true,
     };
 }
@@ -72,15 +84,26 @@ pub enum Life {
     Silent,
     /// It is over, and nothing of it can land any more.
     Over,
-    /// It did not end clean, and what it sent may land yet.
+    /// It did not end clean, and what it sent to Blob without a condition and without an intent may land yet.
     MayLand,
+}
+
+/// What a process does, as far as a flip is concerned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Process {
+    /// Serves an application: while Blob is the authority, it goes on without the control table.
+    Gateway,
+    /// Loads, sweeps or repairs.
+    Worker,
+    /// Takes the way back. Nothing of it lands in Blob but under a note, and none is stored once its session was ended.
+    Operator,
 }
 
 /// One session as it was read. `H` is the id of a hold.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Seen<H> {
-    /// Whether it is a gateway's.
-    pub gateway: bool,
+    /// What its process does.
+    pub process: Process,
     /// How it is.
     pub life: Life,
     /// The hold that it acknowledged last.
@@ -98,14 +121,14 @@ pub enum Verdict {
     Awaited,
     /// It is to be ended in its row, so that it can never acknowledge or renew again.
     Fence,
-    /// What it sent may land yet: to be waited for, with writes flowing.
+    /// What it sent to Blob may land yet: to be waited for, with writes flowing.
     WaitFor,
 }
 
 /// What a session means for a flip that leaves `leaving` under this hold.
 #[must_use]
 pub fn verdict<H: Eq>(rules: Rules, leaving: Authority, hold: &H, seen: &Seen<H>) -> Verdict {
-    if !rules.every_process && !seen.gateway {
+    if !rules.every_process && seen.process != Process::Gateway {
         return Verdict::Passed;
     }
     let named = match &seen.acknowledged {
@@ -114,10 +137,11 @@ pub fn verdict<H: Eq>(rules: Rules, leaving: Authority, hold: &H, seen: &Seen<H>
     };
     match (seen.life, leaving) {
         (Life::Over, _) | (Life::MayLand, Authority::Source) => Verdict::Passed,
-        (Life::MayLand, Authority::Target) if rules.wait_for_late => Verdict::WaitFor,
+        (Life::MayLand, Authority::Target) if rules.wait_for_unconditional => Verdict::WaitFor,
         (Life::MayLand, Authority::Target) => Verdict::Passed,
         (Life::Open | Life::Silent, _) if named && !(seen.gap && rules.no_gap) => Verdict::Passed,
         (Life::Silent, Authority::Target) => Verdict::Fence,
+        (Life::Silent, Authority::Source) if seen.process == Process::Operator => Verdict::Fence,
         (Life::Silent, Authority::Source) if !rules.silence_is_no_consent => Verdict::Fence,
         (Life::Open | Life::Silent, _) => Verdict::Awaited,
     }
@@ -126,22 +150,25 @@ pub fn verdict<H: Eq>(rules: Rules, leaving: Authority, hold: &H, seen: &Seen<H>
 /// What is left after every intent was converged with writes flowing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct Backlog {
-    /// Intents that are left.
+    /// Intents that are left; leaving DynamoDB, pathnames that intents or notes name.
     pub intents: usize,
-    /// Those of requests to the authority that have been under way for more than a second.
+    /// Those of requests that have been under way for more than a second; leaving DynamoDB, to Blob without a
+    /// condition.
     pub slow: usize,
-    /// Whether something that was sent to the mirror may land yet, as far as rows tell: an intent in doubt, an
-    /// unclean end.
+    /// Leaving DynamoDB: whether something that was sent to Blob without a condition may land yet, as far as rows
+    /// tell.
     pub may_land: bool,
 }
 
 /// What came of the drain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Drained {
-    /// Every pathname that an intent names is equal on both sides.
+    /// Every pathname that an intent or a note names is equal on both sides.
     All,
     /// So many are not, or were not reached in time.
     Left(usize),
+    /// All are equal, and so many are what a request without an answer expects.
+    Doubtful(usize),
 }
 
 /// What came of a compare-and-set.
@@ -164,8 +191,7 @@ pub enum Next<H> {
     Cancel(H),
     /// Converge every intent, writes flowing; answer with [`Flip::settled`].
     Settle,
-    /// Wait until no intent is in doubt and nothing may land late, writes flowing; answer with
-    /// [`Flip::waited`].
+    /// Wait until what stood in the way can't land any more, writes flowing; answer with [`Flip::waited`].
     Wait,
     /// Set a hold with a new id, if there is none and the epoch is the same; answer with [`Flip::held`].
     Hold,
@@ -174,9 +200,9 @@ pub enum Next<H> {
     /// End the silent sessions in their rows, each if it is still as it was seen; answer with
     /// [`Flip::fenced`].
     Fence(H),
-    /// Count the intents; answer with [`Flip::counted`].
+    /// Count the intents of writes to Blob without a condition; answer with [`Flip::counted`].
     CountIntents,
-    /// Converge every intent; answer with [`Flip::drained`].
+    /// Converge what intents, and leaving DynamoDB notes, name; answer with [`Flip::drained`].
     Drain {
         /// Whether intents are cleared. Only unsound rules ask for it.
         clear: bool,
@@ -211,6 +237,8 @@ pub enum Done<H> {
     NotDrained(usize),
     /// Something may land late, again and again.
     MayLand,
+    /// So many pathnames are what a request without an answer expects, again and again.
+    Doubtful(usize),
     /// A gate closed under the hold.
     GateClosed,
     /// Somebody else changed the mode.
@@ -329,8 +357,11 @@ impl<H: Clone + Eq> Flip<H> {
 
     /// Every intent was converged once, and this is left.
     pub fn settled(&mut self, left: Backlog) {
-        let waits = self.waits();
-        self.step = if left.intents > INTENTS_MAX {
+        let (waits, most) = match self.leaving {
+            Authority::Source => (false, INTENTS_MAX),
+            Authority::Target => (self.rules.wait_for_unconditional, BEHIND_MAX),
+        };
+        self.step = if left.intents > most {
             Step::Over(Done::TooManyIntents(left.intents))
         } else if left.slow > 0 {
             Step::Over(Done::SlowRequests(left.slow))
@@ -361,12 +392,11 @@ impl<H: Clone + Eq> Flip<H> {
         self.step = if verdicts.contains(&Verdict::Fence) {
             Step::Fence(hold)
         } else if verdicts.contains(&Verdict::WaitFor) {
-            return self.late(hold);
+            return self.late(hold, Done::MayLand);
         } else if !verdicts.contains(&Verdict::Awaited) {
-            match (self.waits(), self.rules.drain) {
-                (true, _) => Step::Count(hold),
-                (false, true) => Step::Drain(hold),
-                (false, false) => Step::Judge(hold),
+            match self.leaving {
+                Authority::Target => Step::Count(hold),
+                Authority::Source => self.draining(hold),
             }
         } else if overdue {
             Step::CancelOwn(hold, Some(Done::Unacknowledged))
@@ -382,22 +412,23 @@ impl<H: Clone + Eq> Flip<H> {
         }
     }
 
-    /// So many intents are left under the hold, on the way back: each is one of a write that may land late.
+    /// So many intents are left under the hold of writes to Blob without a condition: they may land late.
     pub fn counted(&mut self, intents: usize) {
         let Step::Count(hold) = &self.step else { return };
         let hold = hold.clone();
-        if intents > 0 {
-            return self.late(hold);
+        if intents > 0 && self.rules.wait_for_unconditional {
+            return self.late(hold, Done::MayLand);
         }
-        self.step = Step::Judge(hold);
+        self.step = self.draining(hold);
     }
 
-    /// Every intent was converged under the hold.
+    /// What intents and notes name was converged under the hold.
     pub fn drained(&mut self, outcome: Drained) {
         let Step::Drain(hold) = &self.step else { return };
         let hold = hold.clone();
         self.step = match outcome {
             Drained::Left(count) => Step::CancelOwn(hold, Some(Done::NotDrained(count))),
+            Drained::Doubtful(count) => return self.late(hold, Done::Doubtful(count)),
             Drained::All => Step::Judge(hold),
         };
     }
@@ -432,15 +463,14 @@ impl<H: Clone + Eq> Flip<H> {
         };
     }
 
-    /// Whether late writes to the mirror are waited for.
-    fn waits(&self) -> bool {
-        self.leaving == Authority::Target && self.rules.wait_for_late
+    fn draining(&self, hold: H) -> Step<H> {
+        if self.rules.drain { Step::Drain(hold) } else { Step::Judge(hold) }
     }
 
-    /// Something may land late: writes flow while it is waited for, then it begins anew.
-    fn late(&mut self, hold: H) {
+    /// Something may land late: writes flow while it is waited for, then it begins anew; or, at last, ends like this.
+    fn late(&mut self, hold: H, done: Done<H>) {
         self.rounds_left = self.rounds_left.saturating_sub(1);
-        self.step = Step::CancelOwn(hold, (self.rounds_left == 0).then_some(Done::MayLand));
+        self.step = Step::CancelOwn(hold, (self.rounds_left == 0).then_some(done));
     }
 }
 

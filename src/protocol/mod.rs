@@ -16,6 +16,7 @@ pub mod flip;
 pub mod gateway;
 pub mod group;
 pub mod intent;
+pub mod note;
 pub mod phase;
 pub mod reverse;
 pub mod session;
@@ -51,6 +52,27 @@ pub struct Rules {
     /// What was put into Blob counts only once the anchor that it was made from was written anew under its
     /// rev. Without it, a slow put undoes a newer one (trace B13).
     pub second_look: bool,
+    /// A request to Blob is noted, with its condition, before it is sent. Without it, the way back does not know what
+    /// may land after it (trace C8).
+    pub note_first: bool,
+    /// The note of a request stays until the anchor is stored that says what Blob holds since. Without it, whoever is
+    /// killed in between leaves in Blob what nothing names (trace C1).
+    pub note_until_recorded: bool,
+    /// Whether a request may be sent is looked at once it was noted, right before it is sent. Without it, a process
+    /// that sleeps between the two sends what the way back does not know of (traces C2, C9).
+    pub permit_last: bool,
+    /// A note that got no answer is nobody's to take back before its request can't be applied any more, whatever Blob
+    /// holds meanwhile: another request may have left the same (trace C18).
+    pub doubt_lasts: bool,
+    /// Where the anchor does not say what Blob holds, Blob is asked again after the anchor was read. Without it, an
+    /// ETag is recorded that Blob does not hold any more (traces C4, C5).
+    pub confirm_before_record: bool,
+    /// A pending anchor says of Blob what the final one is to say, and whoever stores the final one says so too.
+    /// Without it, what Blob holds is foreign once somebody else ends a large deletion (V2).
+    pub pending_carries: bool,
+    /// While Blob is the authority and a request of the mirror may land yet, no write is sent that would bring back
+    /// what that request expects (traces C13 to C15).
+    pub nothing_brought_back: bool,
 }
 
 impl Rules {
@@ -64,6 +86,13 @@ impl Rules {
         members_under_rev: true,
         fetch_pending: true,
         second_look: true,
+        note_first: true,
+        note_until_recorded: true,
+        permit_last: true,
+        doubt_lasts: true,
+        confirm_before_record: true,
+        pending_carries: true,
+        nothing_brought_back: true,
     };
 }
 

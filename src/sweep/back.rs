@@ -307,8 +307,7 @@ impl BackSweep<'_> {
 
     /// Makes Blob equal, and looks what is left.
     async fn repair(&self, anchored: &Anchored, pathname: &Pathname) -> Result<Option<Drift>> {
-        let held = self.sweep.converger.control.bare_anchor(pathname).await?;
-        anchored.settle_noted(self.session, (pathname, held.as_ref()), Purpose::Repair).await?;
+        anchored.settle_noted(self.session, pathname, Purpose::Repair).await?;
         let (judged, blob, anchor) = anchored.judge(pathname).await?;
         Ok(drift_of(pathname, judged, blob, anchor))
     }
@@ -331,7 +330,10 @@ fn differs(anchor: Option<&Anchor>, blob: Option<&ListedBlob>) -> bool {
 /// Spoils an equal pair in every way; says how often, and how often the comparison said so.
 fn spoil(anchor: &Anchor, blob: &ListedBlob) -> (u64, u64) {
     let other = ListedBlob { etag: ETag::new("planted"), ..blob.clone() };
-    let behind = Anchor { behind: Some(crate::target::control::Behind { etag: None }), ..anchor.clone() };
+    let behind = Anchor {
+        behind: Some(crate::target::control::Behind { etag: None, sha256: None }),
+        ..anchor.clone()
+    };
     let seen = [
         differs(None, Some(blob)),
         differs(Some(anchor), None),

@@ -20,7 +20,7 @@ use crate::value::{Item, Key};
 const LOOKS: u32 = 5;
 
 impl Sweep<'_> {
-    /// Judges a pathname: anchor, source, items, anchor; again while the anchor moves.
+    /// Judges a pathname: anchor, source, groups, items, groups, anchor; again while one of them moves.
     pub(super) async fn judge(&self, pathname: &Pathname) -> Result<Judged> {
         let entity = match self.converger.mapper.rule(pathname) {
             Rule::Entity(entity) => Some(entity),
@@ -45,7 +45,7 @@ impl Sweep<'_> {
                 None => None,
             };
             last = Pair::bare(pathname.clone(), anchor.clone(), blob.clone());
-            let judged = match self.look(pathname, entity, anchor, blob).await {
+            let (judged, groups) = match self.look(pathname, entity, anchor, blob).await {
                 Ok(Some(judged)) => judged,
                 Ok(None) => continue,
                 Err(error) if error.kind().is_of_one_key() => {
@@ -53,22 +53,25 @@ impl Sweep<'_> {
                 }
                 Err(error) => return Err(error),
             };
+            // Overtaken by another member meanwhile, an item is that one's.
+            let moved = groups != self.converger.control.groups(groups.keys()).await?;
             let after = self.converger.control.rev(pathname).await?;
-            if after.as_ref() == rev(last.anchor.as_ref()) {
+            if !moved && after.as_ref() == rev(last.anchor.as_ref()) {
                 return Ok(judged);
             }
         }
         Ok(vec![last.drift(DriftKind::Unverified, "it did not hold still while it was judged")].into())
     }
 
-    /// Compares everything of one pathname. None where the source holds another version by now.
+    /// Compares everything of one pathname; with the groups that it is held against. None where the source holds
+    /// another version by now.
     async fn look(
         &self,
         pathname: &Pathname,
         entity: Option<EntityId>,
         anchor: Option<Anchor>,
         blob: Option<ListedBlob>,
-    ) -> Result<Option<Judged>> {
+    ) -> Result<Option<(Judged, BTreeMap<Key, Group>)>> {
         let mut pair = Pair::bare(pathname.clone(), anchor, blob);
         pair.mapping = entity.map(|entity| self.converger.mapper.digest(entity));
         if let (Some(entity), Some(blob)) = (entity, &pair.blob) {
@@ -78,13 +81,16 @@ impl Sweep<'_> {
             match Reading::of(&self.converger.mapper, entity, name, &body.body).await? {
                 Reading::Whole(bytes) => self.expect(&mut pair, entity, &blob, &bytes),
                 Reading::Quarantined(quarantine) => pair.expected = Some(Err(quarantine)),
-                Reading::Long(long) => return self.judge_long(pair, entity, &long).await.map(Some),
+                Reading::Long(long) => {
+                    return Ok(Some((self.judge_long(pair, entity, &long).await?, BTreeMap::new())));
+                }
             }
         }
         let mut pairs = [pair];
         self.load(&mut pairs).await?;
         let [pair] = pairs;
-        Ok(Some(compare(&pair, self.rules()).into()))
+        let judged = compare(&pair, self.rules()).into();
+        Ok(Some((judged, pair.groups.map(|groups| groups.rows).unwrap_or_default())))
     }
 
     /// Adds what a body holds and maps to.

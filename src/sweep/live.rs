@@ -161,6 +161,7 @@ mod tests {
             acknowledged: None,
             gap: gap.map(second),
             renewed: None,
+            epoch: None,
         }
     }
 

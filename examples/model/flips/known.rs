@@ -3,7 +3,9 @@
 use migrate::protocol::Rules;
 use migrate::protocol::flip::Rules as FlipRules;
 
-use super::{DIVERGED, Flaw, Flips, LOST, STALE};
+use super::cases::{BACK_THERE_BACK, THERE, THERE_AND_BACK};
+use super::world::Op;
+use super::{DIVERGED, FOREIGN, Flaw, Flips, LOST, STALE};
 use crate::known::{Known, Of};
 
 /// Silence is taken for consent when leaving Blob: an earlier draft, in which other rules matter that leaving
@@ -17,13 +19,13 @@ const fn without(rules: FlipRules) -> Flips {
 }
 
 /// All of them.
-pub(crate) const KNOWN: [Known; 24] = [
+pub(crate) const KNOWN: [Known; 41] = [
     Known {
         trace: "B1",
         without: "a look at the session after the reply (and silence being no consent)",
         property: LOST,
         decisive: &[&[
-            "G1: accepts w1 (authority 0)",
+            "G1: accepts w1 = 1 (authority 0)",
             "G1: own lease runs out (partition or stall)",
             "operator: lease of G1 counts as expired",
             "O1: drain: looks at Blob",
@@ -31,14 +33,14 @@ pub(crate) const KNOWN: [Known; 24] = [
             "O1: COMMITS authority 1",
         ]],
         because: "the write lands after the drain, and its client is told of success",
-        of: Of::Flip(Flips { flaw: Flaw::AnswersUnchecked, repeats: false, ..STALLS }),
+        of: Of::Flip(Flips { flaws: &[Flaw::AnswersUnchecked], scripts: Flips::OTHER, ..STALLS }),
     },
     Known {
         trace: "B1 on the way back",
         without: "a look at the session after the reply",
         property: LOST,
         decisive: &[&[
-            "G1: accepts w1 (authority 1)",
+            "G1: accepts w1 = 1 (authority 1)",
             "G1: own lease runs out (partition or stall)",
             "operator: lease of G1 counts as expired",
             "G1: DynamoDB write w1 lands",
@@ -46,7 +48,7 @@ pub(crate) const KNOWN: [Known; 24] = [
             "O1: COMMITS authority 0",
         ]],
         because: "the write lands in what will not be the authority any more",
-        of: Of::Flip(Flips { flaw: Flaw::AnswersUnchecked, flip: LATE, ..STALLS_BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::AnswersUnchecked], ..STALLS_BACK }),
     },
     Known {
         trace: "B2",
@@ -59,7 +61,7 @@ pub(crate) const KNOWN: [Known; 24] = [
             "G1: ACKS w1",
         ]],
         because: "the second look finds a lease that holds again",
-        of: Of::Flip(Flips { flaw: Flaw::Revives, repeats: false, ..STALLS }),
+        of: Of::Flip(Flips { flaws: &[Flaw::Revives], scripts: Flips::OTHER, ..STALLS }),
     },
     Known {
         trace: "B2 on the way back",
@@ -72,7 +74,7 @@ pub(crate) const KNOWN: [Known; 24] = [
             "G1: ACKS w1",
         ]],
         because: "the same, with DynamoDB as the authority",
-        of: Of::Flip(Flips { flaw: Flaw::Revives, flip: LATE, ..STALLS_BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::Revives], ..STALLS_BACK }),
     },
     Known {
         trace: "B3",
@@ -80,7 +82,12 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: LOST,
         decisive: &[&["operator: lease of G1 counts as expired", "G1: ACKS w1", "O1: COMMITS authority 1"]],
         because: "the holder does not know that its lease is over",
-        of: Of::Flip(Flips { flaw: Flaw::ComparesClocks, flip: SILENCE, repeats: false, ..Flips::BASE }),
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::ComparesClocks],
+            flip: SILENCE,
+            scripts: Flips::OTHER,
+            ..Flips::BASE
+        }),
     },
     Known {
         trace: "B3 on the way back",
@@ -88,7 +95,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: LOST,
         decisive: &[&["operator: lease of G1 counts as expired", "G1: ACKS w1", "O1: COMMITS authority 0"]],
         because: "the same, with DynamoDB as the authority",
-        of: Of::Flip(Flips { flaw: Flaw::ComparesClocks, flip: LATE, ..Flips::BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::ComparesClocks], ..Flips::BACK }),
     },
     Known {
         trace: "B4",
@@ -101,7 +108,7 @@ pub(crate) const KNOWN: [Known; 24] = [
             "O1: COMMITS authority 1",
         ]],
         because: "a gateway that can't reach the control table goes on while Blob is the authority",
-        of: Of::Flip(Flips { partition: true, repeats: false, ..STALLS }),
+        of: Of::Flip(Flips { partition: true, scripts: Flips::OTHER, ..STALLS }),
     },
     Known {
         trace: "B5",
@@ -109,7 +116,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: LOST,
         decisive: &[&["G1: acknowledges the hold", "G1: resumes after its own timer", "G1: ACKS w1"]],
         because: "it acknowledged, and the operator counts on it",
-        of: Of::Flip(Flips { flaw: Flaw::Resumes, repeats: false, ..Flips::BASE }),
+        of: Of::Flip(Flips { flaws: &[Flaw::Resumes], scripts: Flips::OTHER, ..Flips::BASE }),
     },
     Known {
         trace: "B5 on the way back",
@@ -117,7 +124,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: LOST,
         decisive: &[&["G1: acknowledges the hold", "G1: resumes after its own timer", "G1: ACKS w1"]],
         because: "it acknowledged, and the operator counts on it",
-        of: Of::Flip(Flips { flaw: Flaw::Resumes, ..Flips::BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::Resumes], ..Flips::BACK }),
     },
     Known {
         trace: "B6",
@@ -125,7 +132,12 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: STALE,
         decisive: &[&["O1: COMMITS authority 1", "G1: ACKS w1", "G2: a read starts (phase 0)"]],
         because: "the other gateway read the new mode already, and took a write",
-        of: Of::Flip(Flips { flaw: Flaw::ReadsByHeld, reads: true, repeats: false, ..Flips::BASE }),
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::ReadsByHeld],
+            reads: true,
+            scripts: Flips::OTHER,
+            ..Flips::BASE
+        }),
     },
     Known {
         trace: "B6 on the way back",
@@ -133,7 +145,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         property: STALE,
         decisive: &[&["O1: COMMITS authority 0", "G1: ACKS w1", "G2: a read starts (phase 1)"]],
         because: "the other gateway read the new mode already, and took a write",
-        of: Of::Flip(Flips { flaw: Flaw::ReadsByHeld, reads: true, ..Flips::BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::ReadsByHeld], reads: true, ..Flips::BACK }),
     },
     Known {
         trace: "B7 on the way back",
@@ -147,21 +159,21 @@ pub(crate) const KNOWN: [Known; 24] = [
             "G2: a read starts (phase 1)",
         ]],
         because: "a gateway whose session was ended does not know that the authority is the other one",
-        of: Of::Flip(Flips { flaw: Flaw::ReadsUnchecked, reads: true, ..STALLS_BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::ReadsUnchecked], reads: true, ..STALLS_BACK }),
     },
     Known {
         trace: "B8",
         without: "an acknowledgement only with nothing in flight",
         property: LOST,
         decisive: &[&[
-            "G1: accepts w1 (authority 0)",
+            "G1: accepts w1 = 1 (authority 0)",
             "G1: acknowledges the hold",
             "O1: drain: looks at Blob",
             "G1: ACKS w1",
             "O1: COMMITS authority 1",
         ]],
         because: "what is in flight lands after the drain",
-        of: Of::Flip(Flips { flaw: Flaw::AcknowledgesBusy, repeats: false, ..Flips::BASE }),
+        of: Of::Flip(Flips { flaws: &[Flaw::AcknowledgesBusy], scripts: Flips::OTHER, ..Flips::BASE }),
     },
     Known {
         trace: "B9",
@@ -179,7 +191,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         of: Of::Flip(Flips {
             kills: 1,
             holds: 2,
-            repeats: false,
+            scripts: Flips::OTHER,
             ..without(FlipRules { acknowledge_by_hold: false, ..FlipRules::SOUND })
         }),
     },
@@ -201,19 +213,7 @@ pub(crate) const KNOWN: [Known; 24] = [
             "G1: opens a new session (phase 1)",
         ]],
         because: "neither sees the other",
-        of: Of::Flip(Flips { flaw: Flaw::ReadsModeFirst, ..STALLS_BACK }),
-    },
-    Known {
-        trace: "of two that replay one intent towards Blob",
-        without: "taking the intent over",
-        property: LOST,
-        decisive: &[&[
-            "G1: Blob write 1 lands",
-            "G2: clears the intent of the other",
-            "O1: COMMITS authority 0",
-        ]],
-        because: "the one clears the intent that the other's put relies on",
-        of: Of::Flip(Flips { flaw: Flaw::ReplaysTogether, timeouts: 1, ..Flips::BACK }),
+        of: Of::Flip(Flips { flaws: &[Flaw::ReadsModeFirst], ..STALLS_BACK }),
     },
     Known {
         trace: "of an operator whose hold was cancelled",
@@ -222,7 +222,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         decisive: &[&["O2: cancels the hold", "O2: COMMITS authority 1", "O1: drain: looks at Blob"]],
         because: "it writes what Blob holds into the new authority",
         of: Of::Flip(Flips {
-            second: Some(migrate::protocol::phase::Authority::Target),
+            goals: [THERE, THERE],
             holds: 2,
             ..without(FlipRules { drain_under_hold: false, ..FlipRules::SOUND })
         }),
@@ -235,7 +235,7 @@ pub(crate) const KNOWN: [Known; 24] = [
         because: "gateways go on as soon as the hold is cancelled",
         of: Of::Flip(Flips {
             cancels: 1,
-            repeats: false,
+            scripts: Flips::OTHER,
             ..without(FlipRules { commit_by_hold: false, ..FlipRules::SOUND })
         }),
     },
@@ -272,15 +272,15 @@ pub(crate) const KNOWN: [Known; 24] = [
         trace: "B13",
         without: "the second look at the anchor after a put to the mirror",
         property: DIVERGED,
-        decisive: &[&["G1: Blob write 1 lands", "G1: clears the intent", "G2: clears the intent"]],
+        decisive: &[&["G1: mirror write 1 if 0 lands", "G1: anchor moved on", "G1: note taken back"]],
         because: "no rev guards Blob",
-        of: Of::Flip(Flips { flaw: Flaw::NoSecondLook, ..Flips::BACK }),
+        of: Of::Flip(Flips { rules: Rules { second_look: false, ..Rules::SOUND }, ..Flips::BACK }),
     },
     Known {
         trace: "B14",
-        without: "wait_for_late",
+        without: "no_doubt_at_commit",
         property: LOST,
-        decisive: &[&["G1: CRASHES", "O1: COMMITS authority 0", "late mirror put 1 LANDS"]],
+        decisive: &[&["G1: CRASHES", "O1: COMMITS authority 0", "late mirror write 1 if 0 LANDS"]],
         because: "content returned to what the late put expects, and nothing in Blob refuses it",
         of: Of::Flip(Flips { flip: LATE, crashes: 1, ..Flips::BACK }),
     },
@@ -297,7 +297,243 @@ pub(crate) const KNOWN: [Known; 24] = [
             ..without(FlipRules { no_gap: false, ..FlipRules::SOUND })
         }),
     },
+    Known {
+        trace: "C1",
+        without: "note_until_recorded (with the permit before the note)",
+        property: FOREIGN,
+        decisive: &[&["G1: mirror write 1 if 0 lands", "G1: note taken back", "G2: head Blob = 1"]],
+        because: "nothing names what Blob holds",
+        of: Of::Flip(Flips {
+            rules: Rules { note_until_recorded: false, permit_last: false, ..Rules::SOUND },
+            scripts: [&[Op::Copy(1)], &[Op::Put(2)]],
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "V2",
+        without: "pending_carries",
+        property: FOREIGN,
+        decisive: &[&["G2: ends the change that is pending"]],
+        because: "the anchor that somebody else stores does not say what Blob holds",
+        of: Of::Flip(Flips {
+            rules: Rules { pending_carries: false, ..Rules::SOUND },
+            scripts: [&[Op::Large(None)], &[Op::Put(1)]],
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C2",
+        without: "permit_last (and a note that checks its session)",
+        property: LOST,
+        decisive: &[&[
+            "G1: permit: Send",
+            "operator: lease of G1 counts as expired",
+            "O1: drained",
+            "G1: note (if 0) stored",
+        ]],
+        because: "whoever sleeps after the permit notes and sends what the way back does not know of",
+        of: Of::Flip(Flips {
+            rules: Rules { permit_last: false, ..Rules::SOUND },
+            flaws: &[Flaw::NotesUnchecked],
+            holds: 2,
+            ends: true,
+            ..STALLS_BACK
+        }),
+    },
+    Known {
+        trace: "C3, C10",
+        without: "a note that checks its session, where the clock of the lease stops in sleep",
+        property: LOST,
+        decisive: &[&["operator: lease of G1 counts as expired", "O1: drained", "G1: permit: Send"]],
+        because: "neither the note nor the permit says that the session is over",
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::NotesUnchecked, Flaw::ClockStops],
+            holds: 2,
+            ends: true,
+            ..STALLS_BACK
+        }),
+    },
+    Known {
+        trace: "C4",
+        without: "confirm_before_record",
+        property: FOREIGN,
+        decisive: &[&["G2: head Blob = 0", "G2: Blob's 0 is Same", "G2: anchor recorded"]],
+        because: "Blob holds another version by the time its ETag is recorded",
+        of: Of::Flip(Flips {
+            rules: Rules { confirm_before_record: false, ..Rules::SOUND },
+            scripts: [&[Op::Put(1), Op::Put(0)], &[Op::Put(1)]],
+            goals: [&[], &[]],
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C5",
+        without: "confirm_before_record, with absence",
+        property: FOREIGN,
+        decisive: &[&["G2: head Blob = -", "G2: anchor recorded"]],
+        because: "the same",
+        of: Of::Flip(Flips {
+            rules: Rules { confirm_before_record: false, ..Rules::SOUND },
+            initial: None,
+            scripts: [&[Op::Put(1), Op::Delete], &[Op::Put(2)]],
+            goals: [&[], &[]],
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C6",
+        without: "equal_at_commit",
+        property: LOST,
+        decisive: &[&["G1: ACKS w1", "O1: COMMITS authority 0"]],
+        because: "Blob is not what the anchor says",
+        of: Of::Flip(Flips {
+            flip: FlipRules { equal_at_commit: false, ..FlipRules::SOUND },
+            scripts: Flips::ONE,
+            converges: false,
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C7",
+        without: "no_doubt_at_commit",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "late mirror write 1 if 0 LANDS"]],
+        because: "Blob holds what a request without an answer expects",
+        of: Of::Flip(Flips { flip: LATE, timeouts: 1, ..Flips::BACK }),
+    },
+    Known {
+        trace: "C8",
+        without: "note_first",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "late mirror write 1 if 0 LANDS"]],
+        because: "nobody knows of the request",
+        of: Of::Flip(Flips {
+            rules: Rules { note_first: false, ..Rules::SOUND },
+            timeouts: 1,
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C9",
+        without: "permit_last, where the server does not end a request",
+        property: LOST,
+        decisive: &[&["G1: permit: Send", "G1: note (if 0) stored", "G1: mirror write 1 if 0 lands"]],
+        because: "whoever sleeps after the note sends when its window is over",
+        of: Of::Flip(Flips {
+            rules: Rules { permit_last: false, ..Rules::SOUND },
+            flaws: &[Flaw::EndsByClock],
+            holds: 2,
+            ends: true,
+            ..STALLS_BACK
+        }),
+    },
+    Known {
+        trace: "C11",
+        without: "an end that the server enforces",
+        property: LOST,
+        decisive: &[&[
+            "G1: permit: Send",
+            "the window of the write if 0 ends",
+            "G1: mirror write 1 if 0 lands",
+        ]],
+        because: "whoever sleeps between permit and request wins on its own clock",
+        of: Of::Flip(Flips { flaws: &[Flaw::EndsByClock], holds: 2, ends: true, ..STALLS_BACK }),
+    },
+    Known {
+        trace: "C12",
+        without: "an end that the server enforces, where the clock of the lease stops in sleep",
+        property: LOST,
+        decisive: &[&["the window of the write if 0 ends", "G1: mirror write 1 if 0 lands"]],
+        because: "the permit does not say that the session is over",
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::EndsByClock, Flaw::ClockStops],
+            holds: 2,
+            ends: true,
+            ..STALLS_BACK
+        }),
+    },
+    Known {
+        trace: "C13",
+        without: "nothing_brought_back",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "G2: ACKS w3", "late mirror write 1 if 0 LANDS"]],
+        because: "a put brings back what a request expects",
+        of: Of::Flip(Flips { rules: BROUGHT, timeouts: 1, ..Flips::BACK }),
+    },
+    Known {
+        trace: "C14",
+        without: "nothing_brought_back, with absence",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "G2: ACKS w3", "late mirror write 1 if - LANDS"]],
+        because: "a deletion does",
+        of: Of::Flip(Flips {
+            rules: BROUGHT,
+            initial: None,
+            scripts: [&[Op::Put(1)], &[Op::Delete]],
+            timeouts: 1,
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C15",
+        without: "a refusal of what nobody knows the ETag of before",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "G2: ACKS w3", "late mirror write 1 if 0 LANDS"]],
+        because: "a copy does",
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::CopiesUnjudged],
+            scripts: [&[Op::Put(1)], &[Op::Copy(0)]],
+            timeouts: 1,
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C16",
+        without: "notes that outlive the step to DynamoDB",
+        property: LOST,
+        decisive: &[&[
+            "O1: COMMITS authority 1",
+            "O1: COMMITS authority 0",
+            "late mirror write 1 if 0 LANDS",
+        ]],
+        because: "the second way back does not know of the request",
+        of: Of::Flip(Flips {
+            flaws: &[Flaw::DropsNotes],
+            goals: [BACK_THERE_BACK, &[]],
+            holds: 3,
+            timeouts: 1,
+            ..Flips::BACK
+        }),
+    },
+    Known {
+        trace: "C17",
+        without: "wait_for_unconditional",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 1", "O1: COMMITS authority 0", "late Blob write w1 LANDS"]],
+        because: "a write from before the cutover has no condition",
+        of: Of::Flip(Flips {
+            flip: FlipRules { wait_for_unconditional: false, ..FlipRules::SOUND },
+            scripts: [&[Op::Put(1), Op::Again(1)], &[Op::Put(0)]],
+            goals: [THERE_AND_BACK, &[]],
+            holds: 2,
+            ..Flips::BASE
+        }),
+    },
+    Known {
+        trace: "C18",
+        without: "doubt_lasts",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 0", "late mirror write 1 if 0 LANDS"]],
+        because: "what was seen in Blob was left by another request",
+        of: Of::Flip(Flips {
+            rules: Rules { doubt_lasts: false, ..Rules::SOUND },
+            timeouts: 1,
+            ..Flips::BACK
+        }),
+    },
 ];
 
 /// Late writes to Blob are not waited for.
-const LATE: FlipRules = FlipRules { wait_for_late: false, ..FlipRules::SOUND };
+const LATE: FlipRules = FlipRules { no_doubt_at_commit: false, ..FlipRules::SOUND };
+/// A write is sent though it brings back what a request expects.
+const BROUGHT: Rules = Rules { nothing_brought_back: false, ..Rules::SOUND };

@@ -1,5 +1,7 @@
 //! The operations of a store as calls of the API.
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::Method;
@@ -11,7 +13,7 @@ use serde::Serialize;
 use super::HttpBlob;
 use super::meter::Class;
 use super::send::{Call, Payload, To};
-use crate::blob::store::{BlobStore, Body, Content, GetOptions, Part, PutOptions, Upload};
+use crate::blob::store::{BlobStore, Body, Content, Deadline, GetOptions, Part, PutOptions, Upload};
 use crate::blob::types::{ETag, Head, ListPage, ListRequest, ListedBlob, Pathname};
 use crate::blob::wire::{
     DeleteRequest, HeadReply, ListReply, PartEntry, PartReply, PutReply, UploadReply, header,
@@ -71,6 +73,9 @@ impl BlobStore for HttpBlob {
     }
 
     async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {
+        if let Some(deadline) = options.deadline {
+            return self.put_before(pathname, body, options, deadline).await;
+        }
         let call = self.call("put a blob", pathname, Method::PUT, "/", &[("pathname", pathname.as_str())]);
         let headers = self.write_headers(options, Overwrite::WithIfMatch)?;
         let size = body.length();
@@ -116,6 +121,14 @@ impl BlobStore for HttpBlob {
             let _reply = self.whole(&mut call).await?;
         }
         Ok(())
+    }
+
+    async fn deadline(&self, within: Duration) -> Result<Option<Deadline>> {
+        self.moment(within).await
+    }
+
+    async fn delete_before(&self, pathname: &Pathname, if_match: &ETag, deadline: Deadline) -> Result<()> {
+        self.delete_signed(pathname, if_match, deadline).await
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {
@@ -179,7 +192,7 @@ enum Overwrite {
 
 impl HttpBlob {
     /// A write of the API without headers and body; its callers replace what is different.
-    fn call<'a>(
+    pub(super) fn call<'a>(
         &self,
         operation: &'static str,
         pathname: &'a Pathname,
@@ -230,7 +243,12 @@ impl HttpBlob {
     /// What a write stored. Its reply has no time and no length, so the blob is looked up, unless this client
     /// only forwards; where that fails, or finds another version, the write still succeeded and is described
     /// by what is known: the time is then this machine's.
-    async fn stored(&self, reply: PutReply, size: Option<u64>, options: &PutOptions) -> Result<Head> {
+    pub(super) async fn stored(
+        &self,
+        reply: PutReply,
+        size: Option<u64>,
+        options: &PutOptions,
+    ) -> Result<Head> {
         let pathname = Pathname::new(reply.pathname);
         let etag = ETag::new(&reply.etag);
         self.origins.learn(&pathname, &reply.url);
@@ -267,7 +285,7 @@ fn upload_headers(headers: &mut HeaderMap, upload: &Upload) -> Result<()> {
     insert(headers, header::MPU_KEY, &key)
 }
 
-fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<()> {
+pub(super) fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<()> {
     let value = HeaderValue::from_str(value).map_err(|error| {
         Error::new(ErrorKind::Usage, "write a blob")
             .key(name)
@@ -278,7 +296,7 @@ fn insert(headers: &mut HeaderMap, name: &'static str, value: &str) -> Result<()
     Ok(())
 }
 
-fn json(value: &impl Serialize) -> Result<Bytes> {
+pub(super) fn json(value: &impl Serialize) -> Result<Bytes> {
     serde_json::to_vec(value)
         .map(Bytes::from)
         .map_err(|error| Error::new(ErrorKind::Internal, "write a request").source(error))

@@ -10,6 +10,7 @@ mod content;
 mod meter;
 mod origin;
 pub mod outbound;
+mod presigned;
 mod refusal;
 mod send;
 
@@ -97,6 +98,7 @@ pub struct HttpBlob {
     store_id: Option<String>,
     access: Access,
     origins: Origins,
+    delegations: presigned::Delegations,
     pace: Pace,
     forwards: bool,
     meter: Meter,
@@ -125,6 +127,8 @@ impl HttpBlob {
         }
         let mut http = reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
+            // What is sent anew is decided by `send.rs`, and by the callers of writes.
+            .retry(reqwest::retry::never())
             .connect_timeout(CONNECT_TIMEOUT)
             .read_timeout(SILENCE_TIMEOUT);
         if origins.is_loopback() {
@@ -138,6 +142,7 @@ impl HttpBlob {
             authorization,
             access: config.access,
             origins,
+            delegations: presigned::Delegations::default(),
             pace: Pace::new(Arc::clone(&config.clock), config.rates, share)?,
             forwards: config.forwards,
             meter: Meter::default(),

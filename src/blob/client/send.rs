@@ -48,6 +48,8 @@ pub(super) enum To {
     Api,
     /// A content host, which needs the token for private content only.
     Content,
+    /// The API, by a URL that says who may.
+    Signed,
 }
 
 pub(super) enum Payload {
@@ -153,7 +155,7 @@ impl HttpBlob {
         let mut request = reqwest::Request::new(call.method.clone(), call.url.clone());
         let headers = request.headers_mut();
         headers.clone_from(&call.headers);
-        if call.to == To::Api {
+        if call.to != To::Content {
             headers.insert(header::API_VERSION, HeaderValue::from_static(API_VERSION));
             headers.insert(header::REQUEST_ID, printable(id));
             headers.insert(header::REQUEST_ATTEMPT, attempt.into());
@@ -161,7 +163,11 @@ impl HttpBlob {
                 headers.insert(header::STORE_ID, printable(store_id));
             }
         }
-        let needs_token = call.to == To::Api || self.access == Access::Private;
+        let needs_token = match call.to {
+            To::Api => true,
+            To::Content => self.access == Access::Private,
+            To::Signed => false,
+        };
         if needs_token && self.origins.may_have_token(&call.url) {
             headers.insert(AUTHORIZATION, self.authorization.clone());
         }

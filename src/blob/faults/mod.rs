@@ -10,6 +10,7 @@ mod stale;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use futures::FutureExt as _;
@@ -17,7 +18,7 @@ use futures::FutureExt as _;
 pub use self::rates::Rates;
 pub use self::script::{Drops, Fault, Faults, Operation, Pause};
 use self::stale::Stale;
-use super::store::{BlobStore, Body, Content, GetOptions, Part, PutOptions, Upload};
+use super::store::{BlobStore, Body, Content, Deadline, GetOptions, Part, PutOptions, Upload};
 use super::types::{ETag, Head, ListPage, ListRequest, Pathname};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -160,6 +161,16 @@ impl BlobStore for FaultyBlob {
         let request = async move { inner.delete(&targets, if_match.as_ref()).await };
         let cost = u32::try_from(pathnames.len()).unwrap_or(u32::MAX);
         self.write(Operation::Delete, cost, self.change(pathnames.to_vec(), request)).await
+    }
+
+    async fn deadline(&self, within: Duration) -> Result<Option<Deadline>> {
+        self.inner.deadline(within).await
+    }
+
+    async fn delete_before(&self, pathname: &Pathname, if_match: &ETag, deadline: Deadline) -> Result<()> {
+        let (inner, target, if_match) = (self.inner.clone(), pathname.clone(), if_match.clone());
+        let request = async move { inner.delete_before(&target, &if_match, deadline).await };
+        self.write(Operation::Delete, 1, self.change(vec![pathname.clone()], request)).await
     }
 
     async fn create_multipart(&self, pathname: &Pathname, options: &PutOptions) -> Result<Upload> {

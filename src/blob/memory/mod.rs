@@ -13,13 +13,14 @@ mod state;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use jiff::Timestamp;
 
 use self::state::{State, Stored};
-use super::store::{Access, BlobStore, Body, Content, GetOptions, Part, PutOptions, Upload};
+use super::store::{Access, BlobStore, Body, Content, Deadline, GetOptions, Part, PutOptions, Upload};
 use super::types::{ETag, Head, ListPage, ListRequest, Pathname};
 use super::{rules, suffix};
 use crate::clock::Clock;
@@ -226,6 +227,21 @@ impl BlobStore for MemoryBlob {
                 state.check_match(OPERATION, pathname, if_match.as_ref())?;
             }
             pathnames.iter().try_for_each(|pathname| state.delete(pathname))
+        })
+        .await
+    }
+
+    async fn deadline(&self, within: Duration) -> Result<Option<Deadline>> {
+        Ok(Some(state::deadline(self.clock.now(), within)))
+    }
+
+    async fn delete_before(&self, pathname: &Pathname, if_match: &ETag, deadline: Deadline) -> Result<()> {
+        const OPERATION: &str = "delete a blob";
+        let (pathname, if_match, at) = (pathname.clone(), if_match.clone(), self.clock.now());
+        self.write(move |state| {
+            state::check_deadline(OPERATION, &pathname, Some(deadline), at)?;
+            state.check_match(OPERATION, &pathname, Some(&if_match))?;
+            state.delete(&pathname)
         })
         .await
     }

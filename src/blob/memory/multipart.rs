@@ -84,6 +84,7 @@ impl State {
             cache_control_max_age: options.cache_control_max_age.or(created.cache_control_max_age),
             if_match: options.if_match.clone().or(created.if_match),
             request: None,
+            deadline: None,
         };
         let head = self.put(OPERATION, &target, body, etag, &options, at)?;
         self.uploads.remove(&upload.upload_id);

@@ -1,6 +1,7 @@
 //! What the store holds, and its operations; each runs to its end under the store's lock.
 
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::disk::Disk;
 use super::{MemoryConfig, multipart};
 use crate::blob::location::{canonical_url, download_url};
-use crate::blob::store::PutOptions;
+use crate::blob::store::{Deadline, PutOptions};
 use crate::blob::types::{ETag, Head, ListedBlob, Pathname};
 use crate::blob::{media, rules, suffix, wire};
 use crate::error::{Error, ErrorKind, Result};
@@ -73,6 +74,7 @@ impl State {
         at: Timestamp,
     ) -> Result<Head> {
         rules::check_folder(operation, pathname, body.len() as u64)?;
+        check_deadline(operation, pathname, options.deadline, at)?;
         if self.blobs.contains_key(pathname) && !options.allow_overwrite {
             return Err(Error::new(ErrorKind::AlreadyExists, operation)
                 .key(pathname)
@@ -140,6 +142,25 @@ impl State {
             .key(pathname)
             .message(format!("the store holds {found}, not {expected}")))
     }
+}
+
+/// The moment `within` from now.
+pub(super) fn deadline(now: Timestamp, within: Duration) -> Deadline {
+    let now = u64::try_from(now.as_millisecond()).unwrap_or_default();
+    Deadline(now + u64::try_from(within.as_millis()).unwrap_or(u64::MAX / 2))
+}
+
+/// Refuses what comes after its deadline.
+pub(super) fn check_deadline(
+    operation: &'static str,
+    pathname: &Pathname,
+    until: Option<Deadline>,
+    now: Timestamp,
+) -> Result<()> {
+    if until.is_none_or(|until| deadline(now, Duration::ZERO) <= until) {
+        return Ok(());
+    }
+    Err(Error::new(ErrorKind::LostRace, operation).key(pathname).message("it came after its deadline"))
 }
 
 fn to_milliseconds(at: Timestamp) -> Timestamp {

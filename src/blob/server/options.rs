@@ -77,6 +77,7 @@ impl Call<'_> {
                 cache_control_max_age: self.header(header::CACHE_MAX_AGE)?.map(seconds).transpose()?,
                 if_match: self.if_match()?,
                 request: request_id(self.headers).map(str::to_owned),
+                deadline: None,
             }),
             Caller::Client(grant) => self.granted(grant, pathname, access, content_type, typed),
         }
@@ -114,6 +115,7 @@ impl Call<'_> {
             cache_control_max_age: grant.cache_control_max_age.map(Duration::from_secs),
             if_match: grant.if_match()?,
             request: request_id(self.headers).map(str::to_owned),
+            deadline: None,
         })
     }
 

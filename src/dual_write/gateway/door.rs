@@ -96,21 +96,29 @@ impl Drop for Ticket {
 impl Ticket {
     /// The session's right to write. What is in doubt is not the session's but the intent's business.
     pub(in crate::dual_write) fn permit(&self) -> Arc<dyn Permit> {
-        Arc::new(OfIntents(self.session.permit()))
+        Arc::new(OfIntents { session: self.session.permit(), pause: self.pause.clone() })
     }
 }
 
 /// A permit for converges on behalf of intents: one that is left in doubt keeps its intent, and whoever
-/// replays that renews the rev, so that no request of it can land any more.
-struct OfIntents(Arc<dyn Permit>);
+/// replays that renews the rev, so that no request of it can land any more. Once whoever is inside is to leave, it begins
+/// no request to Blob.
+struct OfIntents {
+    session: Arc<dyn Permit>,
+    pause: CancellationToken,
+}
 
 impl Permit for OfIntents {
     fn check(&self) -> Result<()> {
-        self.0.check()
+        self.session.check()
+    }
+
+    fn may_begin(&self) -> bool {
+        !self.pause.is_cancelled()
     }
 
     fn session(&self) -> String {
-        self.0.session()
+        self.session.session()
     }
 }
 
@@ -197,6 +205,9 @@ impl Door {
         let mut changed = self.changed.subscribe();
         loop {
             changed.borrow_and_update();
+            if to_work && self.is_over() {
+                return Err(not_ready());
+            }
             if let Some(ticket) = self.try_enter(to_work)? {
                 return Ok(ticket);
             }

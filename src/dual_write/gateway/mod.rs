@@ -11,6 +11,8 @@
 
 mod canary;
 pub(super) mod door;
+mod doubts;
+mod lanes;
 mod operation;
 mod sampler;
 mod shadow;
@@ -31,6 +33,8 @@ use tokio_util::task::TaskTracker;
 
 use self::canary::Canary;
 use self::door::Door;
+use self::doubts::Doubts;
+use self::lanes::Lanes;
 use self::operation::CONTROL_TIME_MAX;
 use self::shadow::Shadow;
 use self::turns::Turns;
@@ -39,13 +43,14 @@ use super::session::Session;
 use crate::blob::store::Access;
 use crate::blob::{BlobStore, Head, Pathname};
 use crate::clock::Clock;
-use crate::converge::Converger;
+use crate::converge::{Converger, LateWrites};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
 use crate::mapping::Rule;
 use crate::plan::{HookPlan, MirrorMode, Plan};
 use crate::protocol::intent::Reply;
-use crate::target::control::Control;
+use crate::protocol::phase::Authority;
+use crate::target::control::{Control, Mode};
 
 /// So many operations converge at a time.
 const CONVERGES_MAX: usize = 64;
@@ -95,7 +100,8 @@ pub(super) struct Gateway {
     late_write_max: Duration,
     pub(super) door: Arc<Door>,
     turns: Turns,
-    settling: Turns,
+    lanes: Lanes,
+    doubts: Doubts,
     slots: Semaphore,
     queue: Semaphore,
     pub(super) at_work: AtWork,
@@ -123,7 +129,8 @@ impl DualWrite {
             late_write_max: plan.timing.late_write_max.0,
             door,
             turns: Turns::default(),
-            settling: Turns::default(),
+            lanes: Lanes::default(),
+            doubts: Doubts::new(LateWrites::of(&plan.timing)),
             slots: Semaphore::new(CONVERGES_MAX),
             queue: Semaphore::new(QUEUE_MAX),
             at_work: AtWork::default(),
@@ -136,8 +143,13 @@ impl DualWrite {
     }
 
     /// Lets writes in, under a session that was just opened.
-    pub fn open(&self, session: Session) {
+    ///
+    /// # Errors
+    /// What the control table reports.
+    pub async fn open(&self, session: Session) -> Result<()> {
+        self.0.learn_doubts(session.mode()).await?;
         self.0.door.open(Arc::new(session));
+        Ok(())
     }
 
     /// Lets no write in any more, lets those inside come to their end for as long as `grace`, and leaves
@@ -220,6 +232,19 @@ impl Gateway {
         }
     }
 
+    /// Reads what requests of the mirror may land yet, where Blob is the authority by a mode that was just read, and that
+    /// is not known. Before it is, no write may go by this mode.
+    ///
+    /// # Errors
+    /// What the control table reports.
+    async fn learn_doubts(&self, mode: &Mode) -> Result<()> {
+        if mode.phase.authority() == Authority::Source && !self.doubts.are_known(mode.epoch) {
+            let notes = self.within(self.control().notes()).await?;
+            self.doubts.learn(mode.epoch, notes, self.clock().monotonic());
+        }
+        Ok(())
+    }
+
     /// The control table did not answer.
     fn lost(&self, error: &Error) {
         if self.door.set_reachable(false) {
@@ -268,6 +293,8 @@ pub struct GatewayCounts {
     pub kept: u64,
     /// Requests that passed through untouched.
     pub passed: u64,
+    /// Writes that were not sent, since a request of the mirror that got no answer could have undone them.
+    pub held_back: u64,
 }
 
 #[derive(Debug, Default)]
@@ -278,6 +305,7 @@ struct Counts {
     unnoted: AtomicU64,
     kept: AtomicU64,
     passed: AtomicU64,
+    held_back: AtomicU64,
 }
 
 impl Counts {
@@ -302,14 +330,24 @@ impl Counts {
         self.kept.fetch_add(1, Ordering::Relaxed);
     }
 
+    fn held_back(&self) {
+        self.held_back.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn passed(&self) {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
     fn read(&self) -> GatewayCounts {
-        let [written, refused, in_doubt, unnoted, kept, passed] =
-            [&self.written, &self.refused, &self.in_doubt, &self.unnoted, &self.kept, &self.passed]
-                .map(|counter| counter.load(Ordering::Relaxed));
-        GatewayCounts { written, refused, in_doubt, unnoted, kept, passed }
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        GatewayCounts {
+            written: read(&self.written),
+            refused: read(&self.refused),
+            in_doubt: read(&self.in_doubt),
+            unnoted: read(&self.unnoted),
+            kept: read(&self.kept),
+            passed: read(&self.passed),
+            held_back: read(&self.held_back),
+        }
     }
 }

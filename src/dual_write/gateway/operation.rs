@@ -60,6 +60,8 @@ pub(super) enum Stores {
     Body(Spooled),
     /// What another blob holds, which Blob alone knows while it is the authority.
     Copy,
+    /// The same under the second name, and nothing under the first.
+    Move,
     /// What parts make that lie in Blob.
     Upload,
 }
@@ -150,6 +152,12 @@ impl Gateway {
                 return (Err(error), None);
             }
         };
+        if ticket.authority == Authority::Source
+            && let Err(error) = self.doubts.check(&pathnames, &content, self.clock().monotonic())
+        {
+            self.counts.held_back();
+            return (Err(error), None);
+        }
         let intent = match self.note(&ticket, &pathnames, &content).await {
             Ok(intent) => intent,
             Err(error) => return (Err(error), None),
@@ -184,11 +192,28 @@ impl Gateway {
 
     /// Makes the mirror equal, and ends the intent.
     async fn mirror(self: Arc<Self>, written: Written) {
-        let Written { ticket, intent, pathnames, content, stored, reply, at } = written;
-        let done = tokio::select! {
-            biased;
-            () = ticket.leave.cancelled() => Done::GaveUp,
-            done = self.settle(&ticket, &pathnames, content, stored) => done,
+        let Written { mut ticket, intent, pathnames, content, stored, reply, at } = written;
+        let body = match content {
+            Stores::Body(body) => Some(body),
+            Stores::Nothing | Stores::Copy | Stores::Move | Stores::Upload => None,
+        };
+        let done = loop {
+            let done = tokio::select! {
+                biased;
+                () = ticket.leave.cancelled() => Done::GaveUp,
+                done = self.settle(&ticket, &pathnames, body.as_ref(), stored.as_ref()) => done,
+            };
+            if done != Done::GaveUp || !ticket.pause.is_cancelled() {
+                break done;
+            }
+            // It left for a hold, and comes back after it: whichever store is the mirror then.
+            let session = Arc::clone(&ticket.session);
+            drop(ticket);
+            match self.door.enter_to_work().await {
+                Ok(next) if Arc::ptr_eq(&next.session, &session) => ticket = next,
+                // Its session is over: what it leaves is the replay's.
+                Ok(_) | Err(_) => return self.leave(intent),
+            }
         };
         let lag = self.clock().monotonic().saturating_sub(at);
         if done != Done::GaveUp {
@@ -216,15 +241,17 @@ impl Gateway {
             let now = self.clock().now();
             let sha256 = match content {
                 Stores::Body(body) => Some(body.sha256()),
-                Stores::Nothing | Stores::Copy | Stores::Upload => None,
+                Stores::Nothing | Stores::Copy | Stores::Move | Stores::Upload => None,
             };
             let (session, pathnames) = (ticket.session.id(), pathnames.to_vec());
             let mut row = IntentRow::new(&session, now, IntentState::Open, pathnames, sha256);
             row.any_content = match content {
                 Stores::Nothing | Stores::Body(_) => false,
-                Stores::Copy => ticket.authority == Authority::Source,
+                Stores::Copy | Stores::Move => ticket.authority == Authority::Source,
                 Stores::Upload => true,
             };
+            // Parts of an upload are put together in Blob.
+            row.to_target = ticket.authority == Authority::Target && !matches!(content, Stores::Upload);
             let at = self.clock().monotonic();
             self.at_work.insert(&row.id);
             if let Err(error) = self.within(self.control().store_intent(&row)).await {
@@ -305,8 +332,8 @@ impl Gateway {
         &self,
         ticket: &Ticket,
         pathnames: &[Pathname],
-        content: Stores,
-        stored: Option<Head>,
+        body: Option<&Spooled>,
+        stored: Option<&Head>,
     ) -> Done {
         if !self.door.is_reachable() {
             return Done::GaveUp;
@@ -315,23 +342,21 @@ impl Gateway {
             // Too many are waiting: a replay takes what this process can't.
             return Done::GaveUp;
         };
-        let body = match content {
-            Stores::Body(body) => Some(body),
-            Stores::Nothing | Stores::Copy | Stores::Upload => None,
-        };
         // Bodies that wait long would fill memory: they are read again.
         let body = body.filter(|_| self.queue.available_permits() > QUEUE_MAX - CONVERGES_MAX * 4);
-        let Ok(_slot) = self.slots.acquire().await else { return Done::GaveUp };
         let mut converger = self.converger.clone();
-        if let (Authority::Source, Some(body), Some(head)) = (ticket.authority, body.clone(), stored) {
+        if let (Authority::Source, Some(body), Some(head)) = (ticket.authority, body, stored) {
+            let (body, head) = (body.clone(), head.clone());
             converger.bodies = Arc::new(Offered { body, head, others: converger.bodies });
         }
         let mirroring = &Mirroring::from(ticket.authority, &converger, ticket.permit(), &self.prefix);
-        let body = body.as_ref();
         let mut settling = stream::iter(pathnames.to_vec())
             .map(|pathname: Pathname| async move {
-                let _turn = self.settling.take(std::slice::from_ref(&pathname)).await;
-                mirroring.settle(&pathname, body).await
+                let run = async {
+                    let Ok(_slot) = self.slots.acquire().await else { return Done::GaveUp };
+                    mirroring.settle(&pathname, body).await
+                };
+                self.lanes.mirror(&pathname, Box::pin(run)).await
             })
             .buffer_unordered(CONCURRENCY);
         let mut all = Done::Written;
@@ -341,6 +366,12 @@ impl Gateway {
             }
         }
         all
+    }
+
+    /// Nobody is at it any more, and its row stays as it is.
+    fn leave(&self, intent: Noted) {
+        self.counts.kept();
+        self.at_work.remove(&intent.row.id);
     }
 
     /// Removes the intent, or says in it that it is in doubt. Where that fails, this process still knows

@@ -97,7 +97,7 @@ impl BlobStore for DualWrite {
         let send: Send = Box::new(move |right: Right| {
             async move { right.store.rename(&source, &target, &options).await.map(Some) }.boxed()
         });
-        self.0.write(vec![from.clone(), to], Stores::Copy, send).await
+        self.0.write(vec![from.clone(), to], Stores::Move, send).await
     }
 
     async fn delete(&self, pathnames: &[Pathname], if_match: Option<&ETag>) -> Result<()> {
@@ -195,7 +195,9 @@ impl Gateway {
             ReadFrom::AskMode => {
                 // While a hold is set, the flip may be committed at any moment (trace B6).
                 if let Ok(Some(mode)) = self.within(self.control().mode()).await {
-                    self.door.saw(&mode);
+                    if self.learn_doubts(&mode).await.is_ok() {
+                        self.door.saw(&mode);
+                    }
                     self.door.read_beside(&mode)
                 } else {
                     ReadFrom::Refuse

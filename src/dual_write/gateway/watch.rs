@@ -60,6 +60,10 @@ impl DualWrite {
 
 impl Gateway {
     async fn saw(self: &Arc<Self>, mode: &Mode, timing: &TimingPlan, watch: &mut Watch) {
+        if let Err(error) = self.learn_doubts(mode).await {
+            // What was read before stands: a hold, if it comes from the way back.
+            return self.lost(&error);
+        }
         self.door.saw(mode);
         let authority = mode.phase.authority();
         if watch.authority.replace(authority).is_some_and(|before| before != authority) {
@@ -70,6 +74,7 @@ impl Gateway {
             self.events.report(Event::Note(format!("phase {}: {right}", mode.phase)));
         }
         let Some(session) = self.door.session() else { return };
+        session.note_epoch(mode.epoch);
         self.turn_back(mode, &session.name()).await;
         if let Some(hold) = &mode.hold {
             if watch.acknowledged.as_ref() != Some(&hold.id) {
@@ -127,7 +132,16 @@ impl Gateway {
         self.door.close();
         // What is under way was begun under the old session, which stays open until it is over.
         self.door.empty(HANDOVER_GRACE).await;
-        let next = match self.within(session.succeed()).await {
+        let succeeded = async {
+            let next = self.within(session.succeed()).await?;
+            if let Err(error) = self.learn_doubts(next.mode()).await {
+                // It wrote nothing.
+                next.end().await.ok();
+                return Err(error);
+            }
+            Ok::<_, Error>(next)
+        };
+        let next = match succeeded.await {
             Ok(next) => Arc::new(next),
             Err(error) => {
                 tracing::warn!(%error, "no new session could be opened");

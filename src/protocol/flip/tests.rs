@@ -3,7 +3,7 @@ use super::*;
 const HOLD: u8 = 7;
 
 const fn session(life: Life, acknowledged: Option<u8>) -> Seen<u8> {
-    Seen { gateway: true, life, acknowledged, gap: false }
+    Seen { process: Process::Gateway, life, acknowledged, gap: false }
 }
 
 fn says(leaving: Authority, seen: &Seen<u8>) -> Verdict {
@@ -36,7 +36,7 @@ fn only_an_acknowledgement_of_this_hold_counts() {
         assert_eq!(says(leaving, &session(Life::Open, Some(6))), Verdict::Awaited, "trace B9");
         assert_eq!(says(leaving, &session(Life::Open, None)), Verdict::Awaited);
         assert_eq!(says(leaving, &session(Life::Over, None)), Verdict::Passed);
-        let sweeper = Seen { gateway: false, ..session(Life::Open, None) };
+        let sweeper = Seen { process: Process::Worker, ..session(Life::Open, None) };
         assert_eq!(says(leaving, &sweeper), Verdict::Awaited, "trace B12");
         let unnoted = Seen { gap: true, ..session(Life::Open, Some(HOLD)) };
         assert_eq!(says(leaving, &unnoted), Verdict::Awaited, "what no intent names can't be drained");
@@ -47,6 +47,8 @@ fn only_an_acknowledgement_of_this_hold_counts() {
 fn silence_counts_only_where_gateways_stop_by_themselves() {
     assert_eq!(says(Authority::Source, &session(Life::Silent, None)), Verdict::Awaited, "trace B4");
     assert_eq!(says(Authority::Target, &session(Life::Silent, None)), Verdict::Fence);
+    let operator = Seen { process: Process::Operator, ..session(Life::Silent, None) };
+    assert_eq!(says(Authority::Source, &operator), Verdict::Fence, "it never fails open");
     assert_eq!(says(Authority::Source, &session(Life::MayLand, None)), Verdict::Passed);
     assert_eq!(says(Authority::Target, &session(Life::MayLand, None)), Verdict::WaitFor, "trace B14");
 }
@@ -68,7 +70,7 @@ fn nothing_is_held_with_a_backlog() {
 }
 
 #[test]
-fn the_way_back_waits_for_what_may_land_before_it_holds() {
+fn the_way_back_waits_for_writes_without_a_condition_before_it_holds() {
     let mut flip = Flip::new(Rules::SOUND, Authority::Target, false, 3);
     flip.mode(None);
     flip.settled(Backlog { may_land: true, ..Backlog::default() });
@@ -91,10 +93,36 @@ fn the_way_back_waits_for_what_may_land_before_it_holds() {
     let mut none_left = flip.clone();
     assert_eq!(flip.next(), Next::CountIntents);
     none_left.counted(0);
-    assert_eq!(none_left.next(), Next::Judge, "nothing is written to Blob under the hold");
+    assert_eq!(none_left.next(), Next::Drain { clear: false }, "the operator makes Blob equal");
     flip.counted(1);
     flip.cancelled(Swapped::Applied);
     assert_eq!(flip.next(), Next::Done(Done::MayLand), "not for ever");
+}
+
+#[test]
+fn a_doubtful_condition_is_waited_for_with_writes_flowing() {
+    let mut flip = Flip::new(Rules::SOUND, Authority::Target, false, 2);
+    flip.mode(None);
+    flip.settled(Backlog { intents: BEHIND_MAX, ..Backlog::default() });
+    for hold in [HOLD, 8] {
+        flip.held(Some(hold));
+        flip.sessions(&[session(Life::Open, Some(hold))], false);
+        flip.counted(0);
+        flip.drained(Drained::Doubtful(1));
+        assert_eq!(flip.next(), Next::Cancel(hold));
+        flip.cancelled(Swapped::Applied);
+        if hold == HOLD {
+            assert_eq!(flip.next(), Next::Wait);
+            flip.waited();
+            flip.settled(Backlog::default());
+        }
+    }
+    assert_eq!(flip.next(), Next::Done(Done::Doubtful(1)), "not for ever");
+
+    let mut flip = Flip::<u8>::new(Rules::SOUND, Authority::Target, false, 2);
+    flip.mode(None);
+    flip.settled(Backlog { intents: BEHIND_MAX + 1, ..Backlog::default() });
+    assert_eq!(flip.next(), Next::Done(Done::TooManyIntents(BEHIND_MAX + 1)));
 }
 
 #[test]

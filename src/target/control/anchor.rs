@@ -9,8 +9,9 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::mapping::Quarantine;
 use crate::protocol::Rev;
+use crate::protocol::Rules;
 use crate::protocol::converge::Mirror;
-use crate::protocol::reverse::Seen;
+use crate::protocol::reverse::{Known, Seen};
 use crate::target::store::{Condition, Query, Table, Write};
 use crate::value::{Key, Value};
 
@@ -68,6 +69,21 @@ pub struct Behind {
     /// The ETag of the blob; none where there was none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub etag: Option<ETag>,
+    /// The digest of its content, where it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
+}
+
+impl Behind {
+    fn of(known: Known<ETag>, sha256: Option<Digest>) -> Option<Self> {
+        match known {
+            Known::Equal(_) => None,
+            Known::Behind(etag) => {
+                let sha256 = sha256.filter(|_| etag.is_some());
+                Some(Self { etag, sha256 })
+            }
+        }
+    }
 }
 
 /// An item as it was.
@@ -246,18 +262,39 @@ impl Anchor {
         blob
     }
 
+    /// The content of what Blob held last, as far as is known.
+    #[must_use]
+    pub fn blob_sha256(&self) -> Option<Digest> {
+        match &self.behind {
+            Some(behind) => behind.sha256,
+            None => self.head.as_ref().map(|head| head.sha256),
+        }
+    }
+
     /// What mirroring towards Blob needs to know of an anchor, or of its absence.
     #[must_use]
     pub fn reverse(anchor: Option<&Self>) -> Seen<ETag, Rev> {
-        let Some(anchor) = anchor else {
-            return Seen { rev: None, holds: false, behind: false, blob: None };
-        };
+        let Some(anchor) = anchor else { return Seen::nothing() };
+        let last = anchor.blob_etag().cloned();
         Seen {
             rev: Some(anchor.rev.clone()),
             holds: anchor.head.is_some(),
-            behind: anchor.behind.is_some(),
-            blob: anchor.blob_etag().cloned(),
+            pending: anchor.state == AnchorState::Pending,
+            blob: if anchor.behind.is_some() { Known::Behind(last) } else { Known::Equal(last) },
         }
+    }
+
+    /// What the anchor of the next version says of Blob, which holds what it held.
+    #[must_use]
+    pub fn replaced(anchor: Option<&Self>, holds: bool) -> Option<Behind> {
+        let known = Self::reverse(anchor).replaced(holds);
+        Behind::of(known, anchor.and_then(Self::blob_sha256))
+    }
+
+    /// What the final anchor says of Blob that takes the place of this pending one, whoever stores it.
+    #[must_use]
+    pub fn finished(&self) -> Option<Behind> {
+        Behind::of(Self::reverse(Some(self)).finished(Rules::SOUND), self.blob_sha256())
     }
 
     /// What the protocol sees of an anchor, or of its absence.

@@ -37,6 +37,9 @@ pub struct IntentRow {
     /// uploads.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub any_content: bool,
+    /// Whether its write goes to DynamoDB: then nothing of it lands in Blob but under a note, and a condition.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_target: bool,
 }
 
 /// Whether the operation of an intent is still at it.
@@ -69,7 +72,17 @@ impl IntentRow {
         sha256: Option<Digest>,
     ) -> Self {
         let (id, version) = (names::token(), names::token());
-        Self { id, session: session.to_owned(), version, state, at, pathnames, sha256, any_content: false }
+        Self {
+            id,
+            session: session.to_owned(),
+            version,
+            state,
+            at,
+            pathnames,
+            sha256,
+            any_content: false,
+            to_target: false,
+        }
     }
 
     /// The intent that a row is.
@@ -78,10 +91,11 @@ impl IntentRow {
         Ok(Self { id, ..row::decode(item)? })
     }
 
-    /// Whether a blob of this name and content may be what this operation stored.
+    /// Whether a blob of this name and content may be what this operation itself stored in Blob.
     #[must_use]
     pub fn names(&self, pathname: &Pathname, sha256: Digest) -> bool {
-        (self.any_content || self.sha256 == Some(sha256)) && self.pathnames.contains(pathname)
+        let may_be = self.any_content || self.sha256 == Some(sha256);
+        !self.to_target && may_be && self.pathnames.contains(pathname)
     }
 
     /// The same with a new version.

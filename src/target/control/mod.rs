@@ -12,6 +12,7 @@
 //! | `O#k` / `OWNER` | [`Owner`]: whose an item is that the application may write itself |
 //! | `S#` / id | [`SessionRow`] |
 //! | `I#ss` / id | [`IntentRow`], one for each operation of a gateway; `ss` is of the id |
+//! | `N#ss` / id | [`NoteRow`], one for each request of the mirror that may change Blob |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
 //! | `W#` / time#id | [`SweepRow`] |
 //! | `C#` / epoch#round#id | [`ReadsRow`]: what a gateway compared, one for each process and round |
@@ -29,6 +30,7 @@ mod intent;
 mod keys;
 mod mode;
 pub mod names;
+mod note;
 mod owner;
 mod reads;
 mod record;
@@ -45,6 +47,7 @@ pub use group::{Group, GroupRef, Member};
 pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};
 pub use keys::{Keys, KeysRef};
 pub use mode::{Audit, Header, Hold, Mode};
+pub use note::{AtWork, Expected, NoteRow};
 pub use owner::Owner;
 pub use reads::{Offender, Reads, ReadsRow};
 pub use record::{Evidence, SweepRow};
@@ -58,6 +61,7 @@ use crate::value::{Item, Key};
 #[derive(Clone)]
 pub struct Control {
     store: Arc<dyn TargetStore>,
+    noting: Arc<note::Noting>,
 }
 
 impl std::fmt::Debug for Control {
@@ -70,7 +74,7 @@ impl Control {
     /// The control table beside a data table.
     #[must_use]
     pub fn new(store: Arc<dyn TargetStore>) -> Self {
-        Self { store }
+        Self { store, noting: Arc::default() }
     }
 
     /// The store that holds both tables.

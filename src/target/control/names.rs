@@ -52,6 +52,18 @@ pub fn intent_partition(shard: u8) -> String {
     format!("I#{shard:02}")
 }
 
+/// The key of a note about a pathname.
+#[must_use]
+pub fn note(pathname: &Pathname, id: &str) -> Key {
+    Key::new(note_partition(Digest::of(pathname.as_str()).as_bytes()[0] % SHARDS), id)
+}
+
+/// The partition of one shard of the notes: those of a pathname lie in that of its anchor's number.
+#[must_use]
+pub fn note_partition(shard: u8) -> String {
+    format!("N#{shard:02}")
+}
+
 /// What the partitions of retained bodies begin with.
 const BODIES: &str = "B#";
 
@@ -150,5 +162,7 @@ mod tests {
         assert_eq!(key.sort, "r#00007");
         let key = intent("0123456789abcdef0123456789abcdef");
         assert_eq!((key.partition.as_str(), key.sort.as_str()), ("I#14", "0123456789abcdef0123456789abcdef"));
+        let key = note(&Pathname::from("signups/a.json"), "0123");
+        assert_eq!((key.partition.as_str(), key.sort.as_str()), ("N#12", "0123"));
     }
 }

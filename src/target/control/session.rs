@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
 use crate::error::Result;
+use crate::protocol::phase::Epoch;
 use crate::target::store::Condition;
 use crate::value::{Key, Value};
 
@@ -36,6 +37,9 @@ pub struct SessionRow {
     /// From when on, until its end, it let writes through that it could not note.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gap: Option<Timestamp>,
+    /// The epoch that it saw last: it acknowledged the flip into it, or began in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch: Option<Epoch>,
 }
 
 /// What a session's process does.
@@ -48,6 +52,8 @@ pub enum SessionKind {
     Backfill,
     /// Repairs drift.
     Repair,
+    /// Takes the way back from DynamoDB to Blob.
+    Operator,
 }
 
 impl std::fmt::Display for SessionKind {
@@ -56,6 +62,7 @@ impl std::fmt::Display for SessionKind {
             Self::Gateway => "gateway",
             Self::Backfill => "backfill",
             Self::Repair => "repair",
+            Self::Operator => "operator",
         })
     }
 }
@@ -96,12 +103,15 @@ impl Control {
     pub async fn update_session(&self, session: &SessionRow, seen: u64) -> Result<bool> {
         let condition = Condition::All(vec![
             Condition::equals(["counter"], Value::n(seen)),
-            Condition::equals(["state"], Value::s("open")),
+            Condition::equals(["state"], Value::s(STATE_OPEN)),
         ]);
         self.put_row(row::encode(&session_key(&session.id), session), condition).await
     }
 }
 
-fn session_key(id: &str) -> Key {
+/// How [`SessionState::Open`] is stored.
+pub(super) const STATE_OPEN: &str = "open";
+
+pub(super) fn session_key(id: &str) -> Key {
     Key::new("S#", id)
 }

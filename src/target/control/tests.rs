@@ -244,6 +244,7 @@ fn sessions() {
         state: SessionState::Open,
         began: at(0),
         renewed: None,
+        epoch: None,
         ended: None,
         acknowledged: None,
         gap: None,
@@ -272,6 +273,7 @@ fn intents() {
         pathnames: vec![live().pathname],
         sha256: Some(Digest::of("{}")),
         any_content: false,
+        to_target: false,
     };
     let row = |name: &str, intent: &IntentRow| {
         let item = golden(name, &row::encode(&names::intent(&intent.id), intent));

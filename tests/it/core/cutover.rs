@@ -1,6 +1,5 @@
 //! The flip: closed gates, open sessions, lost replies, two operators, a kill, and the way back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,12 +8,10 @@ use migrate::cutover::{Cutover, Flip};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
 use migrate::plan::{CaptureMode, IndexPlan, Plan};
-use migrate::protocol::canary::Share;
 use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::sweep::Level;
 use migrate::target::control::{
-    Audit, Evidence, Hold, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow,
-    names,
+    Audit, Evidence, IntentRow, IntentState, Mode, SessionKind, SessionRow, SessionState, SweepRow, names,
 };
 use migrate::target::memory::{Fault, Operation};
 use migrate::{Error, ErrorKind, Result};
@@ -23,7 +20,7 @@ use super::harness::{PLAN, Rig, silent};
 use super::session::PLAN_HASH;
 
 /// A migration that may be flipped: two blobs in the mirror, every gate open.
-async fn ready() -> Rig {
+pub(super) async fn ready() -> Rig {
     // Without a gateway: what these tests are about is the operator.
     let rig = Rig::with(&format!("{PLAN}[capture]\nmode = \"follow\"\n"));
     rig.put("r/1.json", "{}").await;
@@ -41,7 +38,7 @@ async fn ready() -> Rig {
     rig
 }
 
-fn mode(rig: &Rig, phase: Phase, epoch: u64) -> Mode {
+pub(super) fn mode(rig: &Rig, phase: Phase, epoch: u64) -> Mode {
     Mode { phase, epoch: Epoch(epoch), ..Mode::begun(rig.clock.now(), PLAN_HASH) }
 }
 
@@ -57,15 +54,23 @@ fn evidence(rig: &Rig, gate: Gate) -> Evidence {
     }
 }
 
-async fn sweep(rig: &Rig, epoch: Epoch) -> SweepRow {
+pub(super) async fn sweep(rig: &Rig, epoch: Epoch) -> SweepRow {
     rig.clock.advance(Duration::from_secs(1));
     let row = rig.sweep(Level::Content, false).await.row(names::token(), PLAN_HASH, epoch);
     rig.control.put_sweep(&row).await.unwrap();
     row
 }
 
-fn cutover<'a>(rig: &'a Rig, plan: &'a Plan, who: &str) -> Cutover<'a> {
-    Cutover { converger: &rig.converger, events: silent(), plan, plan_hash: PLAN_HASH, who: who.to_owned() }
+pub(super) fn cutover<'a>(rig: &'a Rig, plan: &'a Plan, who: &str) -> Cutover<'a> {
+    Cutover {
+        converger: &rig.converger,
+        events: silent(),
+        plan,
+        plan_hash: PLAN_HASH,
+        who: who.to_owned(),
+        name: format!("cutover-{who}"),
+        directory: rig.locks.path(),
+    }
 }
 
 async fn flip(rig: &Rig, target: Option<Phase>) -> Result<Flip> {
@@ -85,7 +90,7 @@ async fn open(rig: &Rig, locks: &std::path::Path) -> Result<Session> {
     Session::open(rig.control.clone(), Arc::new(clock), opening).await
 }
 
-fn row(rig: &Rig, state: SessionState) -> SessionRow {
+pub(super) fn row(rig: &Rig, state: SessionState) -> SessionRow {
     SessionRow {
         id: "s".to_owned(),
         name: "load".to_owned(),
@@ -97,6 +102,7 @@ fn row(rig: &Rig, state: SessionState) -> SessionRow {
         acknowledged: None,
         gap: None,
         renewed: None,
+        epoch: None,
     }
 }
 
@@ -115,13 +121,13 @@ async fn flipped(rig: &Rig) {
 }
 
 /// The lines of the audit log that are about flips.
-async fn flips(rig: &Rig) -> Vec<Audit> {
+pub(super) async fn flips(rig: &Rig) -> Vec<Audit> {
     let mut log = rig.control.audit().await.unwrap();
     log.retain(|audit| audit.note.is_none());
     log
 }
 
-fn closed(result: Result<Flip>) -> String {
+pub(super) fn closed(result: Result<Flip>) -> String {
     let error = result.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::GateClosed, "{error}");
     error.detail().unwrap().to_owned()
@@ -490,106 +496,4 @@ async fn the_way_back_needs_a_clean_sweep_in_the_new_epoch() {
     let anew = "closed: export-complete, mapping-total, backfill-complete, drift-free";
     assert_eq!(closed(flip(&rig, None).await), anew);
     assert_eq!(rig.control.mode().await.unwrap().unwrap().phase, Phase::Shadow);
-}
-
-#[tokio::test]
-async fn only_the_steps_that_there_are_can_be_taken() {
-    let steps = BTreeMap::from([
-        (Phase::Capture, vec![Phase::Shadow]),
-        (Phase::Shadow, vec![Phase::Canary, Phase::Capture]),
-        (Phase::Canary, vec![Phase::Canary, Phase::Cutover, Phase::Shadow]),
-        (Phase::Cutover, vec![Phase::Shadow, Phase::Final]),
-    ]);
-    let phases = [Phase::Capture, Phase::Shadow, Phase::Canary, Phase::Cutover, Phase::Final];
-    for from in phases {
-        for to in phases {
-            let rig = Rig::new();
-            rig.control.ensure_mode(&mode(&rig, from, 1)).await.unwrap();
-            let standing = cutover(&rig, &rig.plan, "ada").standing(Some(to)).await;
-            let allowed = steps.get(&from).is_some_and(|steps| steps.contains(&to));
-            assert_eq!(standing.is_ok(), allowed, "{from} to {to}");
-            if let Err(error) = standing {
-                assert_eq!(error.kind(), ErrorKind::WrongPhase);
-            }
-        }
-    }
-}
-
-/// Both ways through the phases in which Blob is the authority: no hold, no new epoch, an audit row each.
-#[tokio::test]
-async fn steps_that_leave_the_authority_hold_nothing_and_keep_the_evidence() {
-    let rig = ready().await;
-    let seen = rig.control.mode().await.unwrap().unwrap();
-    rig.control.flip(&seen, &mode(&rig, Phase::Capture, 1), None).await.unwrap();
-    let session = SessionRow { kind: SessionKind::Gateway, ..row(&rig, SessionState::Open) };
-    rig.control.open_session(&session).await.unwrap();
-    let share = Share { percent: 25, prefixes: vec!["r/".to_owned()] };
-    let ada = cutover(&rig, &rig.plan, "ada");
-    for (to, step, round) in [
-        (Phase::Shadow, 1, 1),
-        (Phase::Canary, 2, 1),
-        (Phase::Canary, 3, 1),
-        (Phase::Shadow, 4, 4),
-        (Phase::Capture, 5, 4),
-        (Phase::Shadow, 6, 6),
-    ] {
-        let before = rig.control.mode().await.unwrap().unwrap();
-        let done = match step {
-            3 => ada.canary(&share, false).await.unwrap(),
-            _ => ada.flip(Some(to), false).await.unwrap(),
-        };
-        assert_eq!((done.from, done.to, done.epoch, done.pause_ms), (before.phase, to, Epoch(1), 0));
-        let after = rig.control.mode().await.unwrap().unwrap();
-        assert_eq!((after.phase, after.epoch, after.step, after.round), (to, Epoch(1), step, round));
-        let percent = after.canary.as_ref().map(|share| share.percent);
-        assert_eq!(percent, (to == Phase::Canary).then_some(if step == 3 { 25 } else { 10 }));
-        let audit = flips(&rig).await;
-        let last = audit.last().unwrap();
-        assert_eq!((audit.len() as u64, last.from, last.to), (step, before.phase, to));
-        rig.clock.advance(Duration::from_secs(1));
-    }
-    let log = flips(&rig).await;
-    assert_eq!(log[2].evidence["share"], "25 % of what begins with r/");
-    assert_eq!((log[0].evidence.len(), log[3].evidence.len()), (4, 0), "{log:?}");
-}
-
-#[tokio::test]
-async fn a_step_is_refused_while_a_gate_is_closed_or_somebody_holds_the_mode() {
-    let rig = ready().await;
-    let ada = cutover(&rig, &rig.plan, "ada");
-    let seen = rig.control.mode().await.unwrap().unwrap();
-    rig.delete("r/1.json").await;
-    assert!(!sweep(&rig, Epoch(1)).await.clean);
-    let share = Share { percent: 50, prefixes: Vec::new() };
-    assert_eq!(closed(ada.canary(&share, false).await), "closed: drift-free");
-    // The way back asks for nothing.
-    let hold = Hold { id: "h".to_owned(), target: Phase::Cutover, by: "bob".to_owned(), limit_ms: 1 };
-    let held = Mode { hold: Some(hold), ..seen.clone() };
-    assert!(rig.control.flip(&seen, &held, None).await.unwrap());
-    let refused = ada.flip(Some(Phase::Shadow), false).await.unwrap_err();
-    assert_eq!(
-        (refused.kind(), refused.detail()),
-        (ErrorKind::WrongPhase, Some("bob holds the mode for a flip to cutover"))
-    );
-    ada.flip(Some(Phase::Shadow), true).await.unwrap();
-    assert_eq!(rig.control.mode().await.unwrap().unwrap().phase, Phase::Shadow);
-}
-
-/// The mode that an operator saw may be there again: the step tells them apart.
-#[tokio::test]
-async fn of_two_operators_that_saw_the_same_mode_one_takes_a_step() {
-    let rig = ready().await;
-    let (ada, bob) = (cutover(&rig, &rig.plan, "ada"), cutover(&rig, &rig.plan, "bob"));
-    let mut pause = rig.target.pause(Operation::Transact);
-    let there_and_back = async {
-        pause.arrived().await;
-        rig.clock.advance(Duration::from_secs(1));
-        bob.flip(Some(Phase::Shadow), false).await.unwrap();
-        bob.canary(&Share { percent: 10, prefixes: Vec::new() }, false).await.unwrap();
-        pause.release();
-    };
-    let (late, ()) = futures::join!(ada.flip(Some(Phase::Shadow), false), there_and_back);
-    assert_eq!(late.unwrap_err().kind(), ErrorKind::WrongPhase);
-    let mode = rig.control.mode().await.unwrap().unwrap();
-    assert_eq!((mode.phase, mode.step), (Phase::Canary, 2));
 }

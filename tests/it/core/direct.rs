@@ -75,6 +75,7 @@ impl Stage {
         let gateway = stage.gateway("g").await;
         stage.while_time_passes(put(&gateway, NAME, body)).await.unwrap();
         calm().await;
+        stage.rig.begin_session().await;
         stage.flip(Phase::Cutover).await;
         (stage, gateway)
     }

@@ -93,7 +93,7 @@ impl Live {
             authority: None,
         };
         let session = Session::open(self.rig.control.clone(), Arc::clone(&self.clock), opening);
-        gateway.open(session.await.unwrap());
+        gateway.open(session.await.unwrap()).await.unwrap();
         let (watching, timing, end) = (gateway.clone(), self.rig.plan.timing.clone(), self.end.clone());
         tokio::spawn(async move { watching.watch(&timing, &end).await });
         gateway
@@ -165,6 +165,8 @@ impl Live {
             plan: &self.rig.plan,
             plan_hash: HASH,
             who: "ada".to_owned(),
+            name: "cutover".to_owned(),
+            directory: self.rig.locks.path(),
         };
         cutover.flip(Some(target), false).await
     }
@@ -269,6 +271,7 @@ async fn a_silent_gateway_costs_a_pause_and_no_write() {
         acknowledged: None,
         gap: None,
         renewed: None,
+        epoch: None,
     };
     live.rig.control.open_session(&silent).await.unwrap();
     let refused = live.flip(Phase::Cutover).await.unwrap_err();

@@ -90,7 +90,7 @@ impl Stage {
     /// A gateway that watches the mode.
     pub(super) async fn gateway(&self, name: &str) -> DualWrite {
         let gateway = self.closed_gateway();
-        gateway.open(self.session(name).await);
+        gateway.open(self.session(name).await).await.unwrap();
         let (watching, timing, end) = (gateway.clone(), self.plan.timing.clone(), self.end.clone());
         tokio::spawn(async move { watching.watch(&timing, &end).await });
         gateway
@@ -136,8 +136,10 @@ impl Stage {
         Replay::new(&self.plan.timing)
     }
 
+    /// A replay by the process that left a note, where there is one; else by one that left nothing.
     pub(super) async fn pass_of(&self, replay: &mut Replay) -> ReplayReport {
-        self.pass_as("another", replay).await
+        let note = self.rig.control.notes().await.unwrap().pop();
+        self.pass_as(&note.map_or_else(|| "another".to_owned(), |note| note.session), replay).await
     }
 
     /// A replay by the process that has this session.

@@ -101,7 +101,7 @@ async fn what_does_not_finish_in_time_is_left_in_doubt_before_a_hold_is_acknowle
 async fn a_reply_that_comes_after_the_lease_is_not_passed_on() {
     let stage = Stage::new();
     let gateway = stage.closed_gateway();
-    gateway.open(stage.session("g").await);
+    gateway.open(stage.session("g").await).await.unwrap();
     let mut sent = stage.rig.faults.pause(Blob::Put);
     let running = putting(&gateway, NAME, A);
     sent.arrived().await;
@@ -159,7 +159,7 @@ async fn a_control_table_that_is_silent_is_waited_for_once() {
     let stage = Stage::new();
     // Without a watch, which would find that the table answers.
     let gateway = stage.closed_gateway();
-    gateway.open(stage.session("g").await);
+    gateway.open(stage.session("g").await).await.unwrap();
     let silent = stage.rig.target.pause(Operation::Transact);
     let first = putting(&gateway, NAME, A);
     calm().await;

@@ -14,7 +14,7 @@ use migrate::blob::store::{Access, BlobStore as _, GetOptions, PutOptions};
 use migrate::blob::{Fetcher, Head, ListRequest, ListedBlob, Pathname};
 use migrate::clock::Clock;
 use migrate::converge::{
-    Converged, Converger, LONG_BODY_BYTES_MAX, NoBodies, Permit, SOURCE, owner, source_rev,
+    Converged, Converger, LONG_BODY_BYTES_MAX, LateWrites, NoBodies, Permit, SOURCE, owner, source_rev,
 };
 use migrate::event::{Events, Silent};
 use migrate::mapping::{BlobFacts, Mapper, Rule};
@@ -22,11 +22,14 @@ use migrate::plan::Plan;
 use migrate::protocol::converge::Purpose;
 use migrate::sweep::{Level, Sweep, SweepReport};
 use migrate::target::Condition;
-use migrate::target::control::{Anchor, AnchorState, Control, RETAIN_MAX, names};
+use migrate::target::control::{
+    Anchor, AnchorState, Control, RETAIN_MAX, SessionKind, SessionRow, SessionState, names,
+};
 use migrate::target::memory::MemoryTarget;
 use migrate::target::store::{Table, TargetStore as _, Write};
 use migrate::value::{Item, Key, Value};
 use migrate::{Error, ErrorKind, Result};
+use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 pub(super) const PLAN: &str = r#"
@@ -118,7 +121,14 @@ impl Permit for Switch {
         }
         Ok(())
     }
+
+    fn session(&self) -> String {
+        SESSION.to_owned()
+    }
 }
+
+/// The session of what works without one of its own.
+const SESSION: &str = "rig";
 
 pub(super) struct Rig {
     pub(super) clock: Rush,
@@ -129,6 +139,8 @@ pub(super) struct Rig {
     pub(super) plan: Plan,
     pub(super) permit: Arc<Switch>,
     pub(super) converger: Converger,
+    /// Where sessions have their locks.
+    pub(super) locks: TempDir,
 }
 
 impl Rig {
@@ -161,8 +173,10 @@ impl Rig {
             bodies: Arc::new(NoBodies),
             permit: permit.clone(),
             authority: migrate::protocol::phase::Authority::Source,
+            late: LateWrites::of(&plan.timing),
         };
-        Self { clock, faults, source, target, control, plan, permit, converger }
+        let locks = TempDir::new().unwrap();
+        Self { clock, faults, source, target, control, plan, permit, converger, locks }
     }
 
     /// The same stores under other rules.
@@ -232,6 +246,24 @@ impl Rig {
     }
 
     /// Stores an item past the protocol, as another writer would.
+    /// Stores the row of the rig's own session: what goes to Blob is noted under it.
+    pub(super) async fn begin_session(&self) {
+        let row = SessionRow {
+            id: SESSION.to_owned(),
+            name: SESSION.to_owned(),
+            kind: SessionKind::Repair,
+            counter: 0,
+            state: SessionState::Open,
+            began: self.clock.now(),
+            ended: None,
+            acknowledged: None,
+            gap: None,
+            renewed: None,
+            epoch: None,
+        };
+        self.control.open_session(&row).await.unwrap();
+    }
+
     pub(super) async fn plant(&self, item: Item) {
         let write = Write::Put { table: Table::Data, item, condition: Condition::Always };
         self.target.transact(&names::token(), vec![write]).await.unwrap();

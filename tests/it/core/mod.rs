@@ -20,4 +20,5 @@ mod reverse_sweep;
 mod schedules;
 mod session;
 mod shadow;
+mod steps;
 mod sweep;
