@@ -46,9 +46,11 @@ pub(crate) struct DelegationFlags {
     #[arg(long, value_name = "NAME", requires = "oidc_keys")]
     oidc_audience: Option<String>,
 
-    /// Send callbacks of uploads to this origin too, and take images from it; may be repeated
+    /// Send callbacks of uploads to this origin, and take images from it; may be repeated
     ///
-    /// Without it, both are for this machine alone, and an upload whose callback goes elsewhere is refused.
+    /// An upload whose callback goes to another origin is refused. An application on this machine needs it too:
+    /// `--allow-origin http://localhost:3000`. A name must lead to public addresses, or to addresses that are allowed
+    /// as origins themselves: `--allow-origin https://app.internal --allow-origin https://10.0.0.5`.
     #[arg(long = "allow-origin", value_name = "ORIGIN")]
     pub(crate) allowed_origins: Vec<String>,
 }

@@ -58,6 +58,19 @@ pub(crate) async fn node(script: &str, preload: &str, environment: &[(&str, Stri
     );
 }
 
+/// A port for the application that a script runs. The server must be told of it before the script begins, so it is
+/// below those that the system hands out, and differs from process to process.
+pub(crate) fn app_port() -> u16 {
+    let first = 20_000 + u16::try_from(std::process::id() % 10_000).unwrap();
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    (first..).find(is_free).expect("a free port")
+}
+
+/// The origins of the application at that port.
+pub(crate) fn app_origins(port: u16) -> [String; 2] {
+    ["127.0.0.1", "localhost"].map(|host| format!("http://{host}:{port}"))
+}
+
 async fn whole_surface(script: &str, access: Access) {
     let emulator = emulator(|server| server.access = access).await;
     node(script, "./canonical.mjs", &surface_environment(&emulator, access)).await;
@@ -101,12 +114,15 @@ async fn its_whole_surface_over_tls() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_an_application_lets_others_do() {
+    let port = app_port();
     let emulator = emulator(|server| {
         server.access = Access::Private;
         server.callback_pause = Duration::from_millis(1);
+        server.allowed_origins = app_origins(port).to_vec();
     })
     .await;
     let mut environment = surface_environment(&emulator, Access::Private);
+    environment.push(("APP_PORT", port.to_string()));
     environment.push(("BLOB_WEBHOOK_PUBLIC_KEY", emulator.server().webhook_public_key()));
     node("delegation.mjs", "./canonical.mjs", &environment).await;
     emulator.shutdown().await;

@@ -5,8 +5,8 @@ use serde_json::Value;
 
 use crate::support::Sandbox;
 
-/// Posts to the API, with a bearer, and returns status and code.
-async fn post(sandbox: &Sandbox, path: &str, bearer: &str) -> (StatusCode, String) {
+/// Posts to the API, with a bearer, and returns status, code and message.
+async fn told(sandbox: &Sandbox, path: &str, bearer: &str) -> (StatusCode, String, String) {
     let url = format!("{}{path}", sandbox.variable("VERCEL_BLOB_API_URL"));
     let client = Client::builder().no_proxy().build().unwrap();
     let request =
@@ -14,7 +14,14 @@ async fn post(sandbox: &Sandbox, path: &str, bearer: &str) -> (StatusCode, Strin
     let reply = request.send().await.unwrap();
     let status = reply.status();
     let body: Value = serde_json::from_slice(&reply.bytes().await.unwrap()).unwrap();
-    (status, body["error"]["code"].as_str().unwrap_or_default().to_owned())
+    let text = |name: &str| body["error"][name].as_str().unwrap_or_default().to_owned();
+    (status, text("code"), text("message"))
+}
+
+/// As [`told`], without the message.
+async fn post(sandbox: &Sandbox, path: &str, bearer: &str) -> (StatusCode, String) {
+    let (status, code, _) = told(sandbox, path, bearer).await;
+    (status, code)
 }
 
 #[tokio::test]
@@ -38,13 +45,16 @@ async fn it_takes_the_oidc_token_that_it_is_told_to() {
 
 #[tokio::test]
 async fn it_goes_where_it_is_allowed_to() {
-    let path = "/put-from-url?pathname=a&url=http%3A%2F%2F0.0.0.0%3A1%2Fa.png";
-    for (arguments, code) in
-        [(vec![], "not_allowed"), (vec!["--allow-origin", "http://0.0.0.0:1"], "service_unavailable")]
-    {
+    let path = "/put-from-url?pathname=a&url=http%3A%2F%2F127.0.0.1%3A1%2Fa.png";
+    for (arguments, code, said) in [
+        (vec![], "not_allowed", "--allow-origin http://127.0.0.1:1"),
+        (vec!["--allow-origin", "http://127.0.0.1:1"], "service_unavailable", "did not answer"),
+    ] {
         let mut sandbox = Sandbox::new();
         let _stores = sandbox.emulate(&arguments);
         let token = sandbox.variable("BLOB_READ_WRITE_TOKEN");
-        assert_eq!(post(&sandbox, path, &token).await.1, code, "{arguments:?}");
+        let (_, found, message) = told(&sandbox, path, &token).await;
+        assert_eq!(found, code, "{arguments:?}");
+        assert!(message.contains(said), "{message}");
     }
 }

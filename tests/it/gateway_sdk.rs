@@ -10,6 +10,7 @@ use migrate::target::control::{Control, Mode};
 use migrate::target::dynamodb::{DynamoConfig, DynamoTarget};
 use serde_json::Value;
 
+use crate::blob_sdk::{app_origins, app_port};
 use crate::canonical::Canonical;
 use crate::gateway::{EVERYTHING, Gateway, no_drift, runtime};
 use crate::support::{Running, Sandbox};
@@ -136,14 +137,19 @@ fn javascript_can_not_tell_it_from_a_store_on_dynamodb_local() {
     javascript("sdk1.mjs", "public", Some(&local), (16, 10));
 }
 
-/// A gateway that listens for TLS as well, and what leads the content hosts to it.
-fn over_tls(sandbox: &Sandbox, store_id: &str, runtime: &tokio::runtime::Runtime) -> (Gateway, Canonical) {
+/// A gateway that listens for TLS as well, with these flags, and what leads the content hosts to it.
+fn over_tls(
+    sandbox: &Sandbox,
+    store_id: &str,
+    runtime: &tokio::runtime::Runtime,
+    more: &[&str],
+) -> (Gateway, Canonical) {
     let mut gateway = None;
     let canonical = runtime.block_on(Canonical::with(store_id, async |directory| {
         let file = |name| directory.join(name).to_str().unwrap().to_owned();
         let (cert, key) = (file("cert.pem"), file("key.pem"));
         let flags = ["--tls-listen", "127.0.0.1:0", "--tls-cert", &cert, "--tls-key", &key];
-        let started = Gateway::start(sandbox, &[&flags[..], &["--url-form", "canonical"]].concat());
+        let started = Gateway::start(sandbox, &[&flags[..], &["--url-form", "canonical"], more].concat());
         gateway.insert(started).tls.unwrap()
     }));
     (gateway.unwrap(), canonical)
@@ -152,10 +158,14 @@ fn over_tls(sandbox: &Sandbox, store_id: &str, runtime: &tokio::runtime::Runtime
 fn javascript_over_tls(script: &str, preload: &str) {
     let (sandbox, _stores) = stage(TOKEN, "private", None);
     let runtime = runtime();
-    let (gateway, canonical) = over_tls(&sandbox, "SdK", &runtime);
+    let port = app_port();
+    let origins = app_origins(port);
+    let allowed = origins.each_ref().map(|origin| ["--allow-origin", origin]).concat();
+    let (gateway, canonical) = over_tls(&sandbox, "SdK", &runtime, &allowed);
     let mut environment = environment(&sandbox, &gateway, "private");
     environment.extend([
         ("BLOB_WEBHOOK_PUBLIC_KEY", sandbox.variable("BLOB_WEBHOOK_PUBLIC_KEY")),
+        ("APP_PORT", port.to_string()),
         ("FAILED_CALLBACKS", "2".to_owned()),
         ("HTTPS_PROXY", canonical.proxy()),
         ("NODE_EXTRA_CA_CERTS", canonical.ca().to_str().unwrap().to_owned()),
@@ -185,7 +195,7 @@ fn python(access: &str, phase: Phase) {
         flip(&sandbox, "test", phase);
     }
     let runtime = runtime();
-    let (gateway, canonical) = over_tls(&sandbox, "PyThon", &runtime);
+    let (gateway, canonical) = over_tls(&sandbox, "PyThon", &runtime, &[]);
     let environment = environment(&sandbox, &gateway, access);
     runtime.block_on(crate::blob_sdk_python::python(&canonical, &environment));
     all_is_mirrored(gateway, &sandbox, 20, 15);

@@ -21,15 +21,18 @@ const MB = 1024 * 1024;
 const limit = { timeout: 30_000 };
 const base = process.env.VERCEL_BLOB_API_URL;
 
-/// Lets a server listen until the test is over.
+/// Lets a server listen until the test is over, on the port that callbacks are allowed to. One at a time.
 async function listen(t, server) {
-  server.listen(0, '127.0.0.1');
+  // A client must not take a connection to the last test's server for one to this one.
+  server.maxRequestsPerSocket = 1;
+  server.listen(process.env.APP_PORT, '127.0.0.1');
   await once(server, 'listening');
-  t.after(() => {
+  t.after(async () => {
     server.close();
     server.closeAllConnections();
+    await once(server, 'close');
   });
-  return `http://127.0.0.1:${server.address().port}`;
+  return `http://127.0.0.1:${process.env.APP_PORT}`;
 }
 
 /// Runs an application: `options` per upload, what it was told, and how it answers callbacks.
@@ -115,7 +118,8 @@ test('a callback is sent again until it is answered with 200', limit, async (t) 
 });
 
 test('a callback elsewhere is refused before anything is stored', limit, async (t) => {
-  for (const callbackUrl of ['https://app.example/api', 'http://169.254.169.254/', 'nonsense']) {
+  const here = 'http://127.0.0.1:1/api';
+  for (const callbackUrl of ['https://app.example/api', 'http://169.254.169.254/', here, 'nonsense']) {
     const pathname = 'client/elsewhere.txt';
     const token = await generateClientTokenFromReadWriteToken({ pathname, onUploadCompleted: { callbackUrl } });
     await assert.rejects(clientPut(pathname, 'x', { access, token }), blob.BlobError, callbackUrl);
@@ -247,6 +251,32 @@ test('signed URLs for writing', limit, async (t) => {
   const copy = `${await sign(overwrite)}&fromUrl=read%2Fother.txt`;
   assert.equal(await code(await fetch(copy, { method: 'PUT' })), 'forbidden');
   assert.equal((await blob.head(pathname)).size, 1);
+});
+
+test('signed values with control characters are refused', limit, async (t) => {
+  const token = await blob.issueSignedToken({ operations: ['put'] });
+  const put = async (url) => (await fetch(url, { method: 'PUT', body: 'xx', duplex: 'half' })).json();
+  // One value that reads like two once it is signed: the limit would be gone.
+  const limited = new URL(signed(token, 'put', 'split/a.txt', { 'maximum-size-in-bytes': 1 }));
+  assert.match((await put(limited)).error.message, /file length cannot be greater than 1/);
+  limited.searchParams.set('pathname', 'split/a.txt\nvercel-blob-maximum-size-in-bytes=1');
+  limited.searchParams.delete('vercel-blob-maximum-size-in-bytes');
+  assert.match((await put(limited)).error.message, /control characters/);
+  for (const [pathname, params] of [
+    ['split/a\u0085b', {}],
+    ['split/a', { 'callback-token-payload': 'a\nb' }],
+    ['split/a', { 'callback-url': `${base}\rb` }],
+    ['split/a', { 'if-match': '"a"\n' }],
+    ['split/a', { 'allowed-content-types': 'text/plain,\ttext/html' }],
+  ]) {
+    assert.match((await put(signed(token, 'put', pathname, params))).error.message, /control characters/);
+  }
+  await assert.rejects(blob.issueSignedToken({ pathname: 'split/a\nb' }), /control characters/);
+  for (const options of [{ pathname: 'split/a\nb' }, { pathname: 'split/a', allowedContentTypes: ['a\n'] }]) {
+    const token = await generateClientTokenFromReadWriteToken(options);
+    await assert.rejects(clientPut(options.pathname, 'x', { access, token }), /control characters/);
+  }
+  assert.deepEqual((await blob.list({ prefix: 'split/' })).blobs, []);
 });
 
 test('signed URLs for deleting', limit, async (t) => {

@@ -4,7 +4,7 @@ use axum::response::Response;
 
 use super::auth::Caller;
 use super::callback;
-use super::options::ContentType;
+use super::options::{ContentType, unreachable};
 use super::reply::{Refusal, ok};
 use super::route::Call;
 use crate::blob::store::PutOptions;
@@ -30,7 +30,7 @@ pub(super) async fn put_from_url(call: &Call<'_>) -> Result<Response, Refusal> {
     let pathname = Pathname::new(call.query.require("pathname")?);
     let options = call.options(&pathname, ContentType::OfTheBlob)?;
     let url = call.reachable(call.query.require("url")?)?;
-    let (body, content_type) = call.site.outbound.get(url).await?;
+    let (body, content_type) = call.site.outbound.get(url).await.map_err(unreachable)?;
     let content_type = content_type.filter(|content_type| content_type.starts_with("image/"));
     let Some(content_type) = content_type else {
         return Err(Refusal::bad_request("what is behind the URL is not an image"));

@@ -13,7 +13,7 @@ use super::grant::Kind;
 use super::keys;
 use crate::blob::types::Head;
 use crate::blob::wire::{PutReply, UploadCompleted, header};
-use crate::error::Result;
+use crate::error::{ErrorKind, Result};
 
 /// How often a callback is sent again that was not answered with 200 (Vercel Blob documentation, 2026-03).
 const RETRIES_MAX: u32 = 5;
@@ -52,6 +52,9 @@ async fn send(site: &Site, url: Url, signature: String, body: Bytes) {
         match attempt().await {
             Ok(200) => return,
             Ok(status) => tracing::debug!(retry, status, "a callback was refused"),
+            Err(error) if error.kind() == ErrorKind::Denied => {
+                return tracing::warn!(%error, "a callback was not sent");
+            }
             Err(error) => tracing::debug!(retry, %error, "a callback was not answered"),
         }
     }

@@ -61,6 +61,16 @@ struct ClientToken {
     on_upload_completed: Option<Completion>,
 }
 
+impl ClientToken {
+    /// What it says in words, but for the application's own payload of the callback.
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        let callback = self.on_upload_completed.as_ref().map(|completion| &completion.callback_url);
+        let texts = [Some(&self.pathname), self.if_match.as_ref(), callback];
+        let types = self.allowed_content_types.iter().flatten();
+        texts.into_iter().flatten().chain(types).map(String::as_str)
+    }
+}
+
 impl Grant {
     /// Reads a client token: `vercel_blob_client_{store}_` and base64 of a hexadecimal HMAC of the payload, a
     /// dot, and the payload (base64 of JSON). The key is the whole read-write token.
@@ -74,6 +84,7 @@ impl Grant {
                 .then(|| serde_json::from_slice(&BASE64_STANDARD.decode(payload).ok()?).ok())?
         };
         let token = signed().ok_or_else(Refusal::forbidden)?;
+        check_signed(token.texts())?;
         check_valid_until(site, token.valid_until)?;
         Ok(Self {
             kind: Kind::ClientToken,
@@ -123,6 +134,15 @@ impl Grant {
             }
         }
     }
+}
+
+/// Refuses values with control characters. Signed URLs join their values by line breaks before they are signed, so a
+/// value with a line break could pass for several values, and several for one.
+pub(super) fn check_signed<'a>(mut values: impl Iterator<Item = &'a str>) -> Result<(), Refusal> {
+    if values.any(|value| value.contains(char::is_control)) {
+        return Err(Refusal::bad_request("a signed parameter must not have control characters"));
+    }
+    Ok(())
 }
 
 /// Refuses what was valid until then. The SDK knows the message.

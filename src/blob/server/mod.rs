@@ -76,7 +76,7 @@ pub struct ServerConfig {
     pub store_id: String,
     /// The OIDC tokens that give access too.
     pub oidc: Option<Oidc>,
-    /// Origins besides this machine that callbacks go to, and that images are read from.
+    /// The origins that callbacks go to, and that images are read from.
     pub allowed_origins: Vec<String>,
     /// How long to wait before a callback is sent again for the first time; each wait is twice the last.
     pub callback_pause: Duration,

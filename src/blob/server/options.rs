@@ -121,13 +121,7 @@ impl Call<'_> {
 
     /// A URL that a client named, where this server may reach it.
     pub(super) fn reachable(&self, url: &str) -> Result<Url, Refusal> {
-        self.site.outbound.check(url).map_err(|error| match error.kind() {
-            ErrorKind::Denied => Refusal::new(
-                Code::NotAllowed,
-                format!("this server reaches its own machine and allowed origins only, not {url}"),
-            ),
-            _ => error.into(),
-        })
+        self.site.outbound.check(url).map_err(unreachable)
     }
 
     /// The body for the store, cut off where a grant's limit is passed. `count` is told what comes in, and says
@@ -164,6 +158,14 @@ impl Grant {
     /// The condition that its signer set.
     pub(super) fn if_match(&self) -> Result<Option<ETag>, Refusal> {
         self.if_match.as_deref().map(strong_etag).transpose()
+    }
+}
+
+/// What a client is told of a URL that this server does not reach.
+pub(super) fn unreachable(error: Error) -> Refusal {
+    match (error.kind(), error.detail()) {
+        (ErrorKind::Denied, Some(message)) => Refusal::new(Code::NotAllowed, message),
+        _ => error.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use serde::{Deserialize, Serialize};
 
 use super::Site;
-use super::grant::{Completion, Grant, Kind, check_valid_until};
+use super::grant::{self, Completion, Grant, Kind, check_valid_until};
 use super::keys;
 use super::reply::{Refusal, ok};
 use super::route::{Call, Query};
@@ -107,6 +107,8 @@ pub(super) async fn issue(call: &Call<'_>) -> Result<Response, Refusal> {
     if valid_until <= now || valid_until > now + VALID_MS_MAX {
         return Err(Refusal::bad_request("`validUntil` must be in the future, at most 7 days from now"));
     }
+    let texts = asked.pathname.iter().chain(asked.allowed_content_types.iter().flatten());
+    grant::check_signed(texts.map(String::as_str))?;
     let operations = asked.operations.unwrap_or_else(|| vec![Operation::Get]);
     if operations.is_empty() {
         return Err(Refusal::bad_request("`operations` must not be empty"));
@@ -136,6 +138,8 @@ pub(super) fn verify(
     operation: Operation,
     pathname: &Pathname,
 ) -> Result<Grant, Refusal> {
+    let values = SIGNED.iter().filter_map(|name| query.get(name));
+    grant::check_signed(values.chain([pathname.as_str()]))?;
     let signed = || {
         let token = query.get(DELEGATION)?;
         let (payload, mac) = token.split_once('.')?;
@@ -183,7 +187,8 @@ pub(super) fn verify(
     Ok(grant)
 }
 
-/// The text that is signed. What is empty is not in it, so it must not count either.
+/// The text that is signed. What is empty is not in it, so it must not count either. A value with a line break would
+/// be several lines of it: [`verify`] refuses such values first.
 fn canonical(query: &Query, operation: Operation, pathname: &Pathname) -> String {
     let present =
         |name: &&str| Some(format!("{name}={}", query.get(name).filter(|value| !value.is_empty())?));
