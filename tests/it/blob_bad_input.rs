@@ -4,10 +4,13 @@ use std::io::Read as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::StreamExt as _;
+use futures::stream::FuturesUnordered;
+use migrate::blob::certificate::Names;
 use migrate::blob::emulator::{Emulator, EmulatorConfig};
-use migrate::blob::server::ServerConfig;
+use migrate::blob::server::{ServerConfig, TlsIdentity};
 use migrate::blob::store::{BlobStore as _, PutOptions};
-use migrate::clock::SystemClock;
+use migrate::clock::{Clock as _, SystemClock};
 use secrecy::SecretString;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -217,6 +220,80 @@ async fn a_client_that_reads_no_more_makes_room_for_others() {
     assert!(next.starts_with("HTTP/1.1 200 "), "{next}");
 }
 
+/// Sends a part of a body, and returns the whole reply.
+async fn stall(emulator: &Emulator) -> String {
+    let head = format!("PUT /api/blob/?pathname=a HTTP/1.1\r\nhost: x\r\n{AUTHORIZATION}");
+    raw(emulator, &format!("{head}content-length: 10\r\n\r\n123")).await
+}
+
+/// More stalled uploads than there may be connections: some are refused, the others leave room.
+#[tokio::test]
+async fn stalled_uploads_leave_room_for_requests_without_a_body() {
+    let emulator = emulator(|server| {
+        server.connections_max = 20;
+        server.crowd_timeout = Duration::from_secs(3600);
+    })
+    .await;
+    let mut stalled: FuturesUnordered<_> = (0..25).map(|_| stall(&emulator)).collect();
+    for _ in 0..10 {
+        let refused = stalled.next().await.unwrap();
+        assert_eq!(code(&refused), "service_unavailable");
+        assert!(refused.contains("as many uploads as it may"), "{refused}");
+    }
+    let asked = raw(&emulator, "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    tokio::select! {
+        reply = asked => assert_eq!(code(&reply), "not_found"),
+        ended = stalled.next() => panic!("the others are waited for: {ended:?}"),
+    }
+}
+
+#[tokio::test]
+async fn stalled_uploads_make_room_for_others() {
+    let emulator = emulator(|server| {
+        server.connections_max = 20;
+        server.crowd_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let mut stalled: FuturesUnordered<_> = (0..25).map(|_| stall(&emulator)).collect();
+    for _ in 0..11 {
+        let reply = tokio::time::timeout(Duration::from_secs(30), stalled.next()).await;
+        let reply = reply.expect("long before their stall timeout").unwrap();
+        assert_eq!(code(&reply), "service_unavailable");
+    }
+    // One that waits until the server asks for its body takes a place.
+    let head = format!("PUT /api/blob/?pathname=a HTTP/1.1\r\nhost: x\r\n{AUTHORIZATION}");
+    let ask = "expect: 100-continue\r\ncontent-length: 3\r\nconnection: close\r\n\r\n";
+    let mut stream = connect(&emulator).await;
+    stream.write_all(format!("{head}{ask}").as_bytes()).await.unwrap();
+    let mut asked = [0; 12];
+    stream.read_exact(&mut asked).await.unwrap();
+    assert_eq!(&asked, b"HTTP/1.1 100");
+    stream.write_all(b"123").await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    assert!(reply.contains("HTTP/1.1 200 "), "{reply}");
+}
+
+#[tokio::test]
+async fn stalled_readers_make_room_for_others() {
+    let emulator = emulator(|server| {
+        server.connections_max = 20;
+        server.crowd_timeout = Duration::from_millis(100);
+    })
+    .await;
+    let body = bytes::Bytes::from(vec![b'x'; 64 << 20]);
+    emulator.store().put(&"large".into(), body.into(), &PutOptions::default()).await.unwrap();
+    let mut stalled = Vec::new();
+    for _ in 0..25 {
+        let mut stream = connect(&emulator).await;
+        stream.write_all(b"GET /content/large HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        stalled.push(stream);
+    }
+    let asked = raw(&emulator, "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let reply = tokio::time::timeout(Duration::from_secs(30), asked).await.expect("before they time out");
+    assert_eq!(code(&reply), "not_found");
+}
+
 #[tokio::test]
 async fn idle_connections_make_room_for_others() {
     const MOST: usize = 20;
@@ -255,5 +332,22 @@ async fn half_a_head_makes_room_for_others() {
     let asked = raw(&emulator, "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
     let reply =
         tokio::time::timeout(Duration::from_secs(30), asked).await.expect("long before they time out");
+    assert_eq!(code(&reply), "not_found");
+}
+
+/// The same where the client never says anything. By itself a handshake ends after ten seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_handshake_makes_room_for_others() {
+    let emulator = emulator(|server| server.connections_max = 20).await;
+    let made =
+        Names { store_id: "bad".to_owned(), more: Vec::new() }.certify(SystemClock::new().now()).unwrap();
+    let identity = TlsIdentity::from_pem(made.certificate.as_bytes(), made.key.as_bytes()).unwrap();
+    let tls = emulator.server().listen_tls(([127, 0, 0, 1], 0).into(), &identity).await.unwrap();
+    let mut silent = Vec::new();
+    for _ in 0..45 {
+        silent.push(TcpStream::connect(tls).await.unwrap());
+    }
+    let asked = raw(&emulator, "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n");
+    let reply = tokio::time::timeout(Duration::from_secs(8), asked).await.expect("before they time out");
     assert_eq!(code(&reply), "not_found");
 }

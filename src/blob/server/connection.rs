@@ -18,18 +18,19 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_io_timeout::TimeoutStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::head::Refusing;
+use super::pace::{Paced, Patience};
 use super::{Site, route};
 
 /// The most bytes of a request's head. A pathname of 950 characters is up to 8,550 of them.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 const HEADERS_MAX: usize = 100;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// How long the rest of a first request's head may take once others need the room, or the server is to stop.
+/// How long the rest of a handshake or of a first request's head may take once others need the room, or the server is to
+/// stop.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
 /// How long to wait when no connection can be taken, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -128,9 +129,11 @@ async fn open(stream: TcpStream, tls: Option<TlsAcceptor>, site: Arc<Site>, stop
         tracing::debug!(%error, "small replies may be slow");
     }
     let Some(tls) = tls else { return serve(stream, site, stop).await };
+    let crowded = site.crowded.notified();
     let shaken = tokio::select! {
         shaken = tls.accept(stream) => shaken,
         () = site.clock.sleep(site.config.header_timeout.min(HANDSHAKE_TIME_MAX)) => Err(std::io::ErrorKind::TimedOut.into()),
+        () = async { crowded.await; site.clock.sleep(HEAD_GRACE).await } => return,
         () = stop.cancelled() => return,
     };
     match shaken {
@@ -151,10 +154,9 @@ where
         .max_headers(HEADERS_MAX);
     let mut crowded = pin!(site.crowded.notified());
     crowded.as_mut().enable();
-    let mut stream = TimeoutStream::new(stream);
-    stream.set_write_timeout(Some(site.config.stall_timeout));
     let asked = AtomicBool::new(false);
-    let stream = Refusing::new(Box::pin(stream), &asked, &site.config.extra_headers);
+    let stream = Paced::new(stream, Patience::of(&site, &site.permits));
+    let stream = Refusing::new(stream, &asked, &site.config.extra_headers);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);
         answer(&site, request)

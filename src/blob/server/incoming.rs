@@ -2,6 +2,9 @@
 //!
 //! A client that is refused while it still sends would see a broken connection instead of the refusal, and
 //! the SDKs would try again. So what is left of a refused body is read, within limits, before the reply.
+//!
+//! A body that is not there yet takes one of the places for uploads. There are fewer of them than connections: however
+//! many uploads stall, requests without a body find room.
 
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,19 +13,17 @@ use std::time::Duration;
 
 use axum::body::{Body as HttpBody, BodyDataStream};
 use bytes::Bytes;
-use futures::FutureExt as _;
-use futures::future::BoxFuture;
 use futures::stream::{self, Stream as _, StreamExt as _};
 use http::{HeaderMap, header};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Site;
+use super::pace::Patience;
 use super::reply::Refusal;
 use crate::blob::store::Body;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
 
-/// The least that must come while the server waits for as long as a client may be silent.
-const PROGRESS_BYTES_MIN: u64 = 1 << 10;
 const DRAIN_BYTES_MAX: usize = 64 << 20;
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -36,46 +37,45 @@ pub(super) struct Incoming {
 /// A body that is waited for, but not for ever.
 struct Patient {
     stream: BodyDataStream,
-    clock: Arc<dyn Clock>,
-    patience: Duration,
-    /// Ends the present wait.
-    timer: Option<BoxFuture<'static, ()>>,
-    waiting_since: Option<Duration>,
-    /// How long was waited in all, and what came, since both were last judged.
-    waited: Duration,
-    came: u64,
+    patience: Patience,
+    places: Arc<Semaphore>,
+    /// The place that it has since it was waited for.
+    place: Option<OwnedSemaphorePermit>,
+    /// Why no more of it is waited for.
+    failed: Option<&'static str>,
 }
 
 impl Patient {
     fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        let failed = |message: &str| Error::new(ErrorKind::NotApplied, "receive a body").message(message);
-        if let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(context) {
-            self.timer = None;
-            self.came +=
-                next.as_ref().map_or(0, |chunk| chunk.as_ref().map_or(0, |chunk| chunk.len() as u64));
-            if let Some(since) = self.waiting_since.take() {
-                self.waited += self.clock.monotonic().saturating_sub(since);
-            }
-            if self.waited >= self.patience && next.is_some() {
-                if std::mem::take(&mut self.came) < PROGRESS_BYTES_MIN {
-                    return Poll::Ready(Some(Err(failed("the sender is too slow"))));
-                }
-                self.waited = Duration::ZERO;
-            }
-            return Poll::Ready(
-                next.map(|chunk| chunk.map_err(|error| failed("the sender broke off").source(error))),
-            );
+        if let Some(message) = self.failed {
+            return Poll::Ready(Some(Err(failed(message))));
         }
-        self.waiting_since.get_or_insert_with(|| self.clock.monotonic());
-        let timer = self.timer.get_or_insert_with(|| {
-            let (clock, patience) = (self.clock.clone(), self.patience);
-            async move { clock.sleep(patience).await }.boxed()
-        });
-        std::task::ready!(timer.as_mut().poll(context));
-        // It must not be polled again.
-        self.timer = None;
-        Poll::Ready(Some(Err(failed("the sender stopped sending"))))
+        if let Poll::Ready(next) = Pin::new(&mut self.stream).poll_next(context) {
+            self.patience.moved(next.as_ref().map_or(0, |chunk| chunk.as_ref().map_or(0, Bytes::len)));
+            let broken = |error| failed("the sender broke off").source(error);
+            return Poll::Ready(next.map(|chunk| chunk.map_err(broken)));
+        }
+        let message = if self.has_place() {
+            std::task::ready!(self.patience.poll(context));
+            "the sender stopped sending, or is too slow"
+        } else {
+            "the server waits for as many uploads as it may; try again"
+        };
+        self.place = None;
+        self.failed = Some(message);
+        Poll::Ready(Some(Err(failed(message))))
     }
+
+    fn has_place(&mut self) -> bool {
+        if self.place.is_none() {
+            self.place = self.places.clone().try_acquire_owned().ok();
+        }
+        self.place.is_some()
+    }
+}
+
+fn failed(message: &'static str) -> Error {
+    Error::new(ErrorKind::NotApplied, "receive a body").message(message)
 }
 
 impl Incoming {
@@ -86,12 +86,10 @@ impl Incoming {
             .and_then(|text| text.parse().ok());
         let patient = Patient {
             stream: body.into_data_stream(),
-            clock: site.clock.clone(),
-            patience: site.config.stall_timeout,
-            timer: None,
-            waiting_since: None,
-            waited: Duration::ZERO,
-            came: 0,
+            patience: Patience::of(site, &site.uploads),
+            places: site.uploads.clone(),
+            place: None,
+            failed: None,
         };
         Self { length, stream: Arc::new(Mutex::new(patient)) }
     }
@@ -129,46 +127,6 @@ impl Incoming {
         tokio::select! {
             () = drained => {}
             () = clock.sleep(DRAIN_TIME_MAX) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::convert::Infallible;
-
-    use tokio::sync::mpsc;
-
-    use super::*;
-    use crate::testing::ManualClock;
-
-    #[tokio::test]
-    async fn who_sends_a_byte_at_a_time_is_not_waited_for_for_ever() {
-        for (bytes, ends) in [(1, true), (2000, false)] {
-            let clock = ManualClock::at("2026-11-01T00:00:00Z");
-            let (sender, mut receiver) = mpsc::unbounded_channel::<Bytes>();
-            let chunks = stream::poll_fn(move |context| {
-                receiver.poll_recv(context).map(|chunk| chunk.map(Ok::<_, Infallible>))
-            });
-            let mut patient = Patient {
-                stream: HttpBody::from_stream(chunks).into_data_stream(),
-                clock: Arc::new(clock.clone()),
-                patience: Duration::from_secs(60),
-                timer: None,
-                waiting_since: None,
-                waited: Duration::ZERO,
-                came: 0,
-            };
-            let mut context = Context::from_waker(std::task::Waker::noop());
-            let mut ended = false;
-            for _ in 0..5 {
-                assert!(patient.poll(&mut context).is_pending());
-                clock.advance(Duration::from_secs(30));
-                sender.send(vec![0; bytes].into()).unwrap();
-                let Poll::Ready(Some(next)) = patient.poll(&mut context) else { panic!("a chunk came") };
-                ended |= next.is_err();
-            }
-            assert_eq!(ended, ends, "{bytes} bytes every 30 seconds");
         }
     }
 }

@@ -20,6 +20,7 @@ mod keys;
 mod multipart;
 mod oidc;
 mod options;
+mod pace;
 mod reply;
 mod route;
 mod signed;
@@ -94,9 +95,11 @@ pub struct ServerConfig {
     pub connections_max: usize,
     /// How long a request's headers may take, and a connection may be idle.
     pub header_timeout: Duration,
-    /// How long a client may send nothing of a body that it began, and take nothing of a reply; nor may it send
-    /// less than a kilobyte in all that time.
+    /// How long a client may send nothing of a body that it began, and take nothing of a reply. Of each second that
+    /// it is waited for, a kilobyte pays; so a slow one is ended later than a silent one.
     pub stall_timeout: Duration,
+    /// The same where there is no place left for others; there it takes 16 kilobytes.
+    pub crowd_timeout: Duration,
     /// How long requests may take to finish when the server shuts down.
     pub shutdown_grace: Duration,
     /// Said in every reply.
@@ -129,6 +132,7 @@ impl ServerConfig {
             connections_max: 1000,
             header_timeout: Duration::from_secs(60),
             stall_timeout: Duration::from_secs(60),
+            crowd_timeout: Duration::from_secs(5),
             shutdown_grace: Duration::from_secs(10),
             extra_headers: HeaderMap::new(),
             weak_etags: false,
@@ -145,6 +149,9 @@ struct Site {
     clock: Arc<dyn Clock>,
     /// One for each connection, of whatever listener.
     permits: Arc<Semaphore>,
+    /// One for each body that is waited for: fewer than connections, so that there is always room for requests
+    /// without one.
+    uploads: Arc<Semaphore>,
     /// Told to all connections when there is no room for another one.
     crowded: Notify,
     /// When the log was last told so, by the monotonic clock.
@@ -217,6 +224,7 @@ impl Server {
         let (listener, local_addr) = listen(addr).await?;
         let origin = config.origin.clone().unwrap_or_else(|| format!("http://{local_addr}"));
         let permits = Arc::new(Semaphore::new(config.connections_max));
+        let uploads = Arc::new(Semaphore::new(config.connections_max - config.connections_max / 4));
         let site = Arc::new(Site {
             keys: Keys::of(&config.token),
             outbound: Outbound::new(&config.allowed_origins)?,
@@ -227,6 +235,7 @@ impl Server {
             origin,
             clock,
             permits,
+            uploads,
             crowded: Notify::new(),
             told_of_crowd: Mutex::default(),
             uploaded: Mutex::default(),
