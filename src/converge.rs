@@ -27,6 +27,7 @@ use large::Large;
 pub(crate) use long::off_thread;
 pub use long::{LongBody, Reading};
 use prepare::{Prepared, Role};
+pub(crate) use rebuild::Rebuilding;
 pub use rebuild::rebuild;
 
 use futures::future::BoxFuture;

@@ -10,21 +10,23 @@ mod foreign;
 mod import;
 mod list;
 mod mirror;
+pub(crate) mod read;
 mod write;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use futures::FutureExt as _;
+use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 
 pub use self::direct::{Changed, PickedUp};
 pub use self::import::for_blob;
 pub use self::mirror::Judged;
-use crate::blob::spool::{MEMORY_BYTES_MAX, Spool};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
 use crate::converge::direct::Look;
-use crate::converge::{Converger, Permit, rebuild};
+use crate::converge::{Converger, Permit};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::Rule;
 use crate::protocol::phase::Authority;
@@ -200,18 +202,33 @@ impl Anchored {
 
     /// What is there, with its bytes; none where nothing is. Replaced meanwhile, it is the later one.
     async fn content(&self, pathname: &Pathname) -> Result<Option<(Anchor, Spooled)>> {
+        self.content_by(pathname, |anchored, anchor, body| {
+            async move {
+                match body {
+                    Some(body) => Ok(body),
+                    None => anchored.body_of(anchor).await,
+                }
+            }
+            .boxed()
+        })
+        .await
+    }
+
+    /// The same with its bytes as `read` has them, of an anchor or of a body that was just rebuilt.
+    async fn content_by<T>(
+        &self,
+        pathname: &Pathname,
+        read: impl for<'a> Fn(&'a Self, &'a Anchor, Option<Spooled>) -> BoxFuture<'a, Result<T>> + Sync,
+    ) -> Result<Option<(Anchor, T)>> {
         let mut damaged: Option<(Anchor, Error)> = None;
         for _ in 0..LOOKS {
             let Some((anchor, body)) = self.present(pathname).await? else { return Ok(None) };
-            if let Some(body) = body {
-                return Ok(Some((anchor, body)));
-            }
             if let Some((before, error)) = damaged
                 && before == anchor
             {
                 return Err(error);
             }
-            match self.body_of(&anchor).await {
+            match read(self, &anchor, body).await {
                 Ok(body) => return Ok(Some((anchor, body))),
                 Err(error) if error.kind() == ErrorKind::Corrupt => damaged = Some((anchor, error)),
                 Err(error) => return Err(error),
@@ -225,24 +242,7 @@ impl Anchored {
         if let Some(body) = self.control().retained(anchor).await? {
             return Ok(body);
         }
-        let nothing = || {
-            Error::new(ErrorKind::Unrepresentable, "read a body")
-                .key(&anchor.pathname)
-                .message("DynamoDB has neither its bytes nor what they are rebuilt from")
-        };
-        let skeleton = self.control().skeleton(anchor).await?.ok_or_else(nothing)?;
-        let Rule::Entity(entity) = self.converger.mapper.rule(&anchor.pathname) else {
-            return Err(nothing());
-        };
-        let rev = anchor.rev.clone();
-        let complete = self.control().with_keys(anchor.clone()).await?.filter(|anchor| anchor.rev == rev);
-        let moved =
-            || Error::new(ErrorKind::Corrupt, "read a body").key(&anchor.pathname).message("it changed");
-        let complete = complete.ok_or_else(moved)?;
-        let mut spool = Spool::new(MEMORY_BYTES_MAX);
-        let mapper = (self.converger.mapper.as_ref(), entity);
-        rebuild(self.control(), mapper, &complete, &skeleton, |bytes| spool.push(bytes)).await?;
-        Ok(spool.finish())
+        self.rebuilt(anchor).await
     }
 }
 
@@ -275,17 +275,7 @@ impl BlobStore for Anchored {
         if self.held(pathname).await?.is_some_and(|anchor| self.is_left_to_blob(&anchor)) {
             return self.blob().get(pathname, options).await;
         }
-        let Some((anchor, body)) = self.content(pathname).await? else { return Ok(None) };
-        let Some(head) = self.head_of(&anchor) else { return Ok(None) };
-        Ok(Some(Content {
-            etag: head.blob.etag,
-            size: body.length(),
-            last_modified: Some(head.blob.uploaded_at),
-            content_type: head.content_type,
-            content_disposition: head.content_disposition,
-            cache_control: head.cache_control,
-            body: body.part(options.range),
-        }))
+        self.read(pathname, options).await
     }
 
     async fn put(&self, pathname: &Pathname, body: Body, options: &PutOptions) -> Result<Head> {

@@ -15,6 +15,7 @@ pub(crate) mod listing;
 pub mod location;
 pub mod media;
 pub mod memory;
+pub(crate) mod pace;
 pub mod rules;
 pub mod server;
 pub mod space;

@@ -100,14 +100,13 @@ impl Spooled {
     /// The part of it that a range asks for: first and last byte, inclusive; an open end reads to the end.
     #[must_use]
     pub fn part(&self, range: Option<(u64, Option<u64>)>) -> Body {
+        let options = GetOptions { range, ..GetOptions::default() };
         if let Some(bytes) = self.in_memory() {
-            return GetOptions { range, ..GetOptions::default() }.part_of(bytes).into();
+            return options.part_of(bytes).into();
         }
-        let (first, last) = range.unwrap_or((0, None));
-        let end = last.map_or(self.length, |last| last.saturating_add(1).min(self.length));
-        let position = first.min(end);
-        let length = end - position;
-        let reader = SpoolReader { body: self.clone(), position }.take(length);
+        let part = options.bounds(self.length);
+        let length = part.end - part.start;
+        let reader = SpoolReader { body: self.clone(), position: part.start }.take(length);
         let chunks = stream::try_unfold(reader, |mut reader| async move {
             let mut chunk = vec![0; CHUNK_BYTES];
             let read = reader.read(&mut chunk).map_err(unwritten)?;

@@ -137,16 +137,21 @@ pub struct GetOptions {
 }
 
 impl GetOptions {
+    /// Where the part begins and ends that its range asks for, in a body of so many bytes.
+    #[must_use]
+    pub fn bounds(&self, length: u64) -> std::ops::Range<u64> {
+        let (first, last) = self.range.unwrap_or((0, None));
+        let end = last.map_or(length, |last| last.saturating_add(1).min(length));
+        first.min(end)..end
+    }
+
     /// The part of a whole body that its range asks for.
     #[must_use]
     pub fn part_of(&self, body: &Bytes) -> Bytes {
-        let Some((first, last)) = self.range else { return body.clone() };
-        let length = body.len() as u64;
-        let end = last.map_or(length, |last| last.saturating_add(1).min(length));
-        let start = first.min(end);
+        let part = self.bounds(body.len() as u64);
         let position =
             |at: u64| usize::try_from(at).expect("invariant: at most the length of bytes in memory");
-        body.slice(position(start)..position(end))
+        body.slice(position(part.start)..position(part.end))
     }
 }
 

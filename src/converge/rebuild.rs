@@ -2,9 +2,10 @@
 
 use std::io;
 
+use crate::blob::spool::unwritten;
 use crate::converge::owner;
 use crate::error::{Error, ErrorKind, Result};
-use crate::mapping::{EntityId, Mapper, Piece, Skeleton};
+use crate::mapping::{EntityId, Mapper, Piece, Pieces, Skeleton};
 use crate::target::Table;
 use crate::target::control::{Anchor, Control};
 use crate::value::Item;
@@ -20,7 +21,7 @@ const RECORDS: usize = 100;
 ///
 /// # Errors
 /// `Corrupt` where an item is missing, another blob's, or not what the plan makes of a record; what the store
-/// reports; what `take` does, as `Internal`.
+/// reports; what `take` does, as a temporary file that can't be written.
 pub async fn rebuild(
     control: &Control,
     (mapper, entity): (&Mapper, EntityId),
@@ -28,8 +29,39 @@ pub async fn rebuild(
     skeleton: &Skeleton,
     mut take: impl FnMut(&[u8]) -> io::Result<()> + Send,
 ) -> Result<()> {
-    let mut pieces = mapper.pieces(entity, skeleton);
-    loop {
+    let mut rebuilding = Rebuilding::new(control, (mapper, entity), anchor, skeleton);
+    while let Some(bytes) = rebuilding.next().await? {
+        take(&bytes).map_err(|error| unwritten(error).key(&anchor.pathname))?;
+    }
+    Ok(())
+}
+
+/// A body that is put together, some records at a time.
+pub(crate) struct Rebuilding<'a> {
+    control: &'a Control,
+    mapper: &'a Mapper,
+    entity: EntityId,
+    anchor: &'a Anchor,
+    pieces: Pieces<'a>,
+}
+
+impl<'a> Rebuilding<'a> {
+    /// That of an anchor, from its beginning on.
+    pub(crate) fn new(
+        control: &'a Control,
+        (mapper, entity): (&'a Mapper, EntityId),
+        anchor: &'a Anchor,
+        skeleton: &'a Skeleton,
+    ) -> Self {
+        Self { control, mapper, entity, anchor, pieces: mapper.pieces(entity, skeleton) }
+    }
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// As [`rebuild`].
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
+        let Self { control, mapper, entity, anchor, pieces } = self;
         let mut records = 0;
         let mut some = Vec::new();
         while records < RECORDS
@@ -39,30 +71,29 @@ pub async fn rebuild(
             some.push(piece);
         }
         if some.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let heads = some.iter().filter_map(|piece| match piece {
             Piece::Record { item, .. } => Some(*item),
             Piece::Text(_) => None,
         });
         let mut found = items(control, anchor, heads).await?.into_iter();
+        let mut text = String::new();
         for piece in &some {
             match piece {
-                Piece::Text(text) => take(text.as_bytes()),
+                Piece::Text(more) => text.push_str(more),
                 Piece::Record { rule, item } => {
                     let head = found.next().expect("invariant: an item for each record");
-                    let count = mapper.part_count(entity, *rule, &head);
+                    let count = mapper.part_count(*entity, *rule, &head);
                     let first = item.checked_sub(count).ok_or_else(|| incomplete(anchor))?;
                     let mut all = items(control, anchor, first..*item).await?;
                     all.push(head);
-                    let record = mapper.record(entity, *rule, &all.iter().collect::<Vec<_>>());
-                    take(record.ok_or_else(|| incomplete(anchor))?.to_string().as_bytes())
+                    let record = mapper.record(*entity, *rule, &all.iter().collect::<Vec<_>>());
+                    text.push_str(&record.ok_or_else(|| incomplete(anchor))?.to_string());
                 }
             }
-            .map_err(|error| {
-                Error::new(ErrorKind::Internal, OPERATION).key(&anchor.pathname).source(error)
-            })?;
         }
+        Ok(Some(text.into_bytes()))
     }
 }
 

@@ -22,7 +22,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 use super::head::Refusing;
-use super::pace::{Paced, Patience};
+use super::pace::{Paced, patience};
 use super::{Site, route};
 
 /// The most bytes of a request's head. A pathname of 950 characters is up to 8,550 of them.
@@ -155,7 +155,7 @@ where
     let mut crowded = pin!(site.crowded.notified());
     crowded.as_mut().enable();
     let asked = AtomicBool::new(false);
-    let stream = Paced::new(stream, Patience::of(&site, &site.permits));
+    let stream = Paced::new(stream, patience(&site, &site.permits));
     let stream = Refusing::new(stream, &asked, &site.config.extra_headers);
     let service = service_fn(|request| {
         asked.store(true, Ordering::Relaxed);

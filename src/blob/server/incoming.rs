@@ -18,8 +18,9 @@ use http::{HeaderMap, header};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Site;
-use super::pace::Patience;
+use super::pace::patience;
 use super::reply::Refusal;
+use crate::blob::pace::Patience;
 use crate::blob::store::Body;
 use crate::clock::Clock;
 use crate::error::{Error, ErrorKind, Result};
@@ -86,7 +87,7 @@ impl Incoming {
             .and_then(|text| text.parse().ok());
         let patient = Patient {
             stream: body.into_data_stream(),
-            patience: Patience::of(site, &site.uploads),
+            patience: patience(site, &site.uploads),
             places: site.uploads.clone(),
             place: None,
             failed: None,

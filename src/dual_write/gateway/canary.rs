@@ -14,6 +14,7 @@ use super::Gateway;
 use super::sampler::Sampler;
 use super::shadow::Answer;
 use crate::anchored::Anchored;
+use crate::anchored::read::Room;
 use crate::blob::store::{Content, GetOptions};
 use crate::blob::{ETag, Head, Pathname};
 use crate::digest::Digest;
@@ -122,6 +123,8 @@ impl Gateway {
             self.answered(step);
             return Some(None);
         };
+        // While readers hold as much as they may, Blob answers, which needs to hold nothing.
+        let room = Room::of(held.size).ok()?;
         let store = Anchored::new(self.converger.clone(), &self.prefix);
         let body = match self.in_time(store.body_of(&anchor)).await {
             Ok(body) => body,
@@ -141,7 +144,7 @@ impl Gateway {
             content_type: held.content_type,
             content_disposition: head.content_disposition,
             cache_control: held.cache_control,
-            body: body.part(options.range),
+            body: room.around(body.part(options.range)),
         }))
     }
 

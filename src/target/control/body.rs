@@ -1,15 +1,17 @@
 //! Retained bodies: the bytes of a blob, compressed, in parts that fit an item.
 
 use std::cell::RefCell;
-use std::io::{BufReader, Read as _, Write as _};
+use std::io::{BufReader, Read as _};
+use std::ops::Range;
 
 use bytes::Bytes;
+use zstd::stream::raw::{Decoder, Operation as _};
 
 use super::{Anchor, BodyForm, BodyRef, Control, corrupt, names};
 use crate::blob::spool::{MEMORY_BYTES_MAX, Spool, unwritten};
 use crate::blob::{Pathname, Spooled};
 use crate::digest::Digest;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::mapping::Skeleton;
 use crate::protocol::Rev;
 use crate::target::store::{CONTROL_PARTITION_KEY, CONTROL_SORT_KEY, Condition, Table, Write};
@@ -21,6 +23,8 @@ pub const RETAIN_MAX: usize = 4 * 1024 * 1024;
 const PART_BYTES_MAX: usize = 300 * 1024;
 /// The longest body that is unpacked in memory: as long a one is mapped as a whole.
 const UNPACKED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How much of a long body is unpacked at a time.
+const UNPACKED_CHUNK_BYTES: usize = 128 * 1024;
 /// The longest skeleton that is read, unpacked, in bytes. It has the texts that no item has, and some 30 bytes
 /// for each record.
 const SKELETON_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -164,23 +168,18 @@ impl Control {
             let bytes = self.bodies(&[anchor]).await?.pop().flatten().transpose()?;
             return Ok(bytes.map(|bytes| Bytes::from(bytes).into()));
         }
-        let key = anchor.key();
-        let damaged = || corrupt(&key, "its retained body can't be unpacked");
-        let mut unpacking =
-            zstd::stream::write::Decoder::new(Spool::new(MEMORY_BYTES_MAX)).map_err(unwritten)?;
-        // One part at a time: memory does not grow with the body.
-        for number in 0..body.parts {
-            let part = self.get_row(names::body(&anchor.pathname, &body.rev, number)).await?;
-            let packed = packed(anchor, &[part])?;
-            unpacking.write_all(&packed).map_err(|error| damaged().source(error))?;
+        let mut unpacking = Unpacking::new(self, anchor, body)?;
+        let mut spool = Spool::new(MEMORY_BYTES_MAX);
+        while let Some(bytes) = unpacking.next().await? {
+            spool.push(&bytes).map_err(unwritten)?;
         }
-        unpacking.flush().map_err(|error| damaged().source(error))?;
-        let spooled = unpacking.into_inner().finish();
-        if spooled.sha256() == head.sha256 {
-            Ok(Some(spooled))
-        } else {
-            Err(corrupt(&key, "its retained body is not the one that was stored (SHA-256)"))
-        }
+        let spooled = spool.finish();
+        if spooled.sha256() == head.sha256 { Ok(Some(spooled)) } else { Err(other_bytes(&anchor.key())) }
+    }
+
+    /// The same piece by piece, not checked; none where they are not retained.
+    pub(crate) fn unpacking<'a>(&'a self, anchor: &'a Anchor) -> Result<Option<Unpacking<'a>>> {
+        retained(anchor).map(|body| Unpacking::new(self, anchor, body)).transpose()
     }
 
     /// What the body of an anchor is rebuilt from; none where its bytes are retained, or nothing is.
@@ -199,6 +198,75 @@ impl Control {
         let skeleton = serde_json::from_reader(BufReader::new(reader.take(SKELETON_BYTES_MAX)));
         skeleton.map(Some).map_err(|error| damaged().source(error))
     }
+}
+
+/// A retained body on its way. Memory does not grow with it, however well it was packed.
+pub(crate) struct Unpacking<'a> {
+    control: &'a Control,
+    anchor: &'a Anchor,
+    rev: &'a Rev,
+    parts: Range<u32>,
+    decoder: Decoder<'static>,
+    /// The present part, and how much of it was read.
+    packed: Vec<u8>,
+    read: usize,
+    has_more: bool,
+    is_whole: bool,
+}
+
+impl<'a> Unpacking<'a> {
+    fn new(control: &'a Control, anchor: &'a Anchor, body: &'a BodyRef) -> Result<Self> {
+        let decoder = Decoder::new().map_err(|error| not_unpacked(&anchor.key()).source(error))?;
+        let (rev, parts) = (&body.rev, 0..body.parts);
+        Ok(Self {
+            control,
+            anchor,
+            rev,
+            parts,
+            decoder,
+            packed: Vec::new(),
+            read: 0,
+            has_more: false,
+            is_whole: false,
+        })
+    }
+
+    /// The next bytes; none at the end.
+    ///
+    /// # Errors
+    /// `Corrupt` where a part is missing or damaged, as where the anchor was replaced meanwhile; what the store
+    /// reports.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>> {
+        let damaged = || not_unpacked(&self.anchor.key());
+        loop {
+            // What fills the buffer may have left more behind in the decoder.
+            while self.read < self.packed.len() || std::mem::take(&mut self.has_more) {
+                let mut bytes = vec![0; UNPACKED_CHUNK_BYTES];
+                let done = self.decoder.run_on_buffers(&self.packed[self.read..], &mut bytes);
+                let done = done.map_err(|error| damaged().source(error))?;
+                self.read += done.bytes_read;
+                self.is_whole = done.remaining == 0;
+                self.has_more = done.bytes_written == bytes.len() && !self.is_whole;
+                if done.bytes_written > 0 {
+                    bytes.truncate(done.bytes_written);
+                    return Ok(Some(bytes.into()));
+                }
+            }
+            let Some(number) = self.parts.next() else {
+                return if self.is_whole { Ok(None) } else { Err(damaged()) };
+            };
+            let part = self.control.get_row(names::body(&self.anchor.pathname, self.rev, number)).await?;
+            (self.packed, self.read) = (packed(self.anchor, &[part])?, 0);
+        }
+    }
+}
+
+fn not_unpacked(key: &Key) -> Error {
+    corrupt(key, "its retained body can't be unpacked")
+}
+
+fn other_bytes(key: &Key) -> Error {
+    corrupt(key, "its retained body is not the one that was stored (SHA-256)")
 }
 
 /// Where the bytes of an anchor's body lie.
@@ -222,9 +290,9 @@ fn unpack(anchor: &Anchor, rows: &[Option<Item>]) -> Result<Vec<u8>> {
     let packed = packed(anchor, rows)?;
     let size = anchor.head.as_ref().and_then(|head| usize::try_from(head.size).ok()).unwrap_or(0);
     let bytes = zstd::bulk::decompress(&packed, size.min(UNPACKED_BYTES_MAX))
-        .map_err(|error| corrupt(&key, "its retained body can't be unpacked").source(error))?;
+        .map_err(|error| not_unpacked(&key).source(error))?;
     match &anchor.head {
         Some(head) if head.sha256 == Digest::of(&bytes) => Ok(bytes),
-        _ => Err(corrupt(&key, "its retained body is not the one that was stored (SHA-256)")),
+        _ => Err(other_bytes(&key)),
     }
 }

@@ -42,6 +42,7 @@ mod tests;
 use std::sync::Arc;
 
 pub use anchor::{Anchor, AnchorState, Behind, BlobHead, BodyForm, BodyRef, ItemSeen, MappedVersion};
+pub(crate) use body::Unpacking;
 pub use body::{RETAIN_MAX, encode_body, encode_skeleton, encode_whole};
 pub use group::{Group, GroupRef, Member};
 pub use intent::{INTENT_PATHNAMES_MAX, IntentRow, IntentState};

@@ -15,6 +15,7 @@ mod large;
 mod long;
 mod plant;
 mod property;
+mod readers;
 mod reverse;
 mod reverse_sweep;
 mod schedules;
