@@ -22,7 +22,7 @@
 //! - [`cli`]: one file per command
 //! - [`fixture`]: example data, for rehearsals and tests
 //!
-//! [`error`], [`event`], [`clock`] and [`digest`] are used by all of them.
+//! [`error`], [`event`], [`clock`], [`digest`] and [`endpoint`] are used by all of them.
 
 pub mod anchored;
 pub mod backfill;
@@ -34,6 +34,7 @@ pub mod converge;
 pub mod cutover;
 pub mod digest;
 pub mod dual_write;
+pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod fixture;

@@ -181,7 +181,7 @@ impl Context {
         let token = self.environment.token()?.expose_secret().into();
         let (access, events, clock) =
             (settings.plan.source.access, Arc::clone(&self.events), Arc::clone(&self.clock));
-        let config = Config::new(&settings.source.url, token, access, events, clock);
+        let config = Config::new(settings.source.url.clone(), token, access, events, clock);
         Ok(Arc::new(HttpBlob::new(Config { forwards: true, ..config })?))
     }
 
@@ -198,9 +198,15 @@ impl Context {
         let source = HttpBlob::new(Config {
             rates: at.is_paced().then(|| budget::rates(plan.plan)),
             share: plan.background_share,
-            ..Config::new(&at.url, token, plan.access, Arc::clone(&self.events), Arc::clone(&self.clock))
+            ..Config::new(
+                at.url.clone(),
+                token,
+                plan.access,
+                Arc::clone(&self.events),
+                Arc::clone(&self.clock),
+            )
         })?;
-        tracing::info!(url = at.url, from = at.from, "source");
+        tracing::info!(url = %at.url, from = at.from, "source");
         Ok(Arc::new(source))
     }
 
@@ -222,7 +228,7 @@ impl Context {
         let config = DynamoConfig::new(settings.plan.target.clone(), Arc::clone(&self.clock));
         match &settings.target {
             TargetEndpoint::Aws => Target::at(config).await,
-            TargetEndpoint::Url(url) => Target::at(config.endpoint(url)).await,
+            TargetEndpoint::Url(url) => Target::at(config.endpoint(url.clone())).await,
             TargetEndpoint::Embedded(file) => Target::embedded(config, file.clone()).await,
         }
     }

@@ -204,11 +204,11 @@ impl<'a> Place<'a> {
         let mut arguments = vec!["--space".to_owned(), SPACE.to_owned()];
         arguments.extend(["--target".to_owned(), target_of(&context.flags.target)?]);
         if let Some(url) = &context.flags.source_url {
-            arguments.extend(["--source-url".to_owned(), url.clone()]);
+            arguments.extend(["--source-url".to_owned(), url.expose().to_owned()]);
         }
         let (access, url) = (plan.source.access, plan.source.url.clone());
         if let (None, Some(url)) = (&context.flags.source_url, url) {
-            arguments.extend(["--source-url".to_owned(), url]);
+            arguments.extend(["--source-url".to_owned(), url.expose().to_owned()]);
         }
         let place = Self {
             context,

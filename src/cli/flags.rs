@@ -5,6 +5,8 @@ use std::str::FromStr;
 
 use clap::{ArgAction, ColorChoice, ValueEnum};
 
+use crate::endpoint::Endpoint;
+
 /// The flags that every command takes.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "Global options")]
@@ -26,7 +28,7 @@ pub(crate) struct GlobalFlags {
 
     /// Base URL of the Vercel Blob API [default: the plan's, MIGRATE_BLOB_URL, VERCEL_BLOB_API_URL, Vercel's]
     #[arg(long, global = true, value_name = "URL")]
-    pub(crate) source_url: Option<String>,
+    pub(crate) source_url: Option<Endpoint>,
 
     /// Where the tables are: `aws`, or `embedded[:FILE]` for an engine in this process
     ///

@@ -45,6 +45,7 @@ mod validate;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::ContextValue;
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -52,6 +53,7 @@ use self::context::Context;
 use self::flags::GlobalFlags;
 use self::output::Output;
 use self::settings::Environment;
+use crate::endpoint::without_userinfo;
 use crate::error::{Error, ErrorKind, Exit};
 
 /// Moves an application's data from Vercel Blob to DynamoDB while the application runs
@@ -115,8 +117,19 @@ pub fn main() -> ExitCode {
 }
 
 fn parse() -> Result<Cli, clap::Error> {
-    let matches = Cli::command().after_help(exit_codes()).try_get_matches()?;
-    Cli::from_arg_matches(&matches)
+    let matches = Cli::command().after_help(exit_codes()).try_get_matches();
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(without_passwords)
+}
+
+/// The same error, with no password of a URL in what it quotes of the command line.
+fn without_passwords(mut error: clap::Error) -> clap::Error {
+    let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
+    for (kind, value) in quoted {
+        if let ContextValue::String(text) = value {
+            error.insert(kind, ContextValue::String(without_userinfo(&text).into_owned()));
+        }
+    }
+    error
 }
 
 /// The exit codes, for the end of `--help`.

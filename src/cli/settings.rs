@@ -8,11 +8,16 @@ use std::net::IpAddr;
 use secrecy::SecretString;
 
 use super::flags::{GlobalFlags, TargetChoice};
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::SourcePlan;
 
 /// The base URL of the service itself.
 pub(crate) const SERVICE_URL: &str = "https://vercel.com/api/blob";
+
+/// The variables that name the endpoint of DynamoDB, the first one first. The last two are the AWS SDK's own, which would
+/// log what it reads itself.
+const DYNAMODB_ENDPOINTS: [&str; 3] = ["DYNAMODB_ENDPOINT", "AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL"];
 
 /// The variables that this program reads. An empty one counts as absent.
 #[derive(Debug, Clone, Default)]
@@ -22,13 +27,13 @@ pub(crate) struct Environment {
     /// `ENCRYPTION_KEY`: what encrypted blobs are opened with.
     pub(crate) encryption_key: Option<SecretString>,
     /// `MIGRATE_BLOB_URL`: the source's base URL for this program alone.
-    pub(crate) migrate_blob_url: Option<String>,
+    pub(crate) migrate_blob_url: Option<Endpoint>,
     /// `VERCEL_BLOB_API_URL`: the official SDKs' variable for the same.
-    pub(crate) vercel_blob_api_url: Option<String>,
+    pub(crate) vercel_blob_api_url: Option<Endpoint>,
     /// `DYNAMODB_TABLE_NAME`.
     pub(crate) table: Option<String>,
-    /// `DYNAMODB_ENDPOINT`, else `AWS_ENDPOINT_URL_DYNAMODB`.
-    pub(crate) dynamodb_endpoint: Option<String>,
+    /// The first of [`DYNAMODB_ENDPOINTS`] that is set, and its name.
+    pub(crate) dynamodb_endpoint: Option<(Endpoint, &'static str)>,
     /// Who runs the program, for the audit log: `USER` at `HOSTNAME`, as far as they are known.
     pub(crate) operator: String,
     /// `RUST_LOG`.
@@ -43,13 +48,14 @@ impl Environment {
     }
 
     fn from_lookup(get: impl Fn(&str) -> Option<String>) -> Self {
+        let url = |name: &str| get(name).map(Endpoint::from);
         Self {
             blob_token: get("BLOB_READ_WRITE_TOKEN").map(SecretString::from),
             encryption_key: get("ENCRYPTION_KEY").map(SecretString::from),
-            migrate_blob_url: get("MIGRATE_BLOB_URL"),
-            vercel_blob_api_url: get("VERCEL_BLOB_API_URL"),
+            migrate_blob_url: url("MIGRATE_BLOB_URL"),
+            vercel_blob_api_url: url("VERCEL_BLOB_API_URL"),
             table: get("DYNAMODB_TABLE_NAME"),
-            dynamodb_endpoint: get("DYNAMODB_ENDPOINT").or_else(|| get("AWS_ENDPOINT_URL_DYNAMODB")),
+            dynamodb_endpoint: DYNAMODB_ENDPOINTS.iter().find_map(|name| Some((url(name)?, *name))),
             operator: operator(get("USER").or_else(|| get("LOGNAME")), get("HOSTNAME")),
             log: get("RUST_LOG"),
         }
@@ -82,7 +88,7 @@ fn variable(name: &str) -> Option<String> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SourceUrl {
     /// The base URL, without a slash at its end.
-    pub(crate) url: String,
+    pub(crate) url: Endpoint,
     /// The flag, key or variable that says so.
     pub(crate) from: &'static str,
 }
@@ -99,12 +105,9 @@ impl SourceUrl {
             (environment.migrate_blob_url.as_ref(), "MIGRATE_BLOB_URL"),
             (environment.vercel_blob_api_url.as_ref(), "VERCEL_BLOB_API_URL"),
         ];
-        let (text, from) = candidates
-            .into_iter()
-            .find_map(|(text, from)| Some((text?.as_str(), from)))
-            .unwrap_or((SERVICE_URL, "Vercel's own"));
-        http_url(text, from)?;
-        Ok(Self { url: text.trim_end_matches('/').to_owned(), from })
+        let named = candidates.into_iter().find_map(|(url, from)| Some((url?.clone(), from)));
+        let (url, from) = named.unwrap_or_else(|| (SERVICE_URL.into(), "Vercel's own"));
+        Ok(Self { url: http_url(&url, from)?, from })
     }
 }
 
@@ -123,13 +126,13 @@ pub(crate) enum TargetEndpoint {
     /// Where the AWS SDK finds the service.
     Aws,
     /// An endpoint that the environment names.
-    Url(String),
+    Url(Endpoint),
     /// An engine in this process with this file.
     Embedded(std::path::PathBuf),
 }
 
 impl TargetEndpoint {
-    /// Where the tables are: `--target`, then `DYNAMODB_ENDPOINT`, then AWS.
+    /// Where the tables are: `--target`, then the endpoint of the environment, then AWS.
     ///
     /// # Errors
     /// `Usage` where the endpoint is not an HTTP URL.
@@ -137,10 +140,7 @@ impl TargetEndpoint {
         match (&flags.target, &environment.dynamodb_endpoint) {
             (TargetChoice::Embedded(file), _) => Ok(Self::Embedded(file.clone())),
             (TargetChoice::Aws, None) => Ok(Self::Aws),
-            (TargetChoice::Aws, Some(url)) => {
-                http_url(url, "DYNAMODB_ENDPOINT")?;
-                Ok(Self::Url(url.trim_end_matches('/').to_owned()))
-            }
+            (TargetChoice::Aws, Some((url, from))) => http_url(url, from).map(Self::Url),
         }
     }
 
@@ -169,20 +169,21 @@ pub(crate) fn overrides(flags: &GlobalFlags, environment: &Environment) -> Vec<S
     overrides
 }
 
-fn http_url(text: &str, from: &str) -> Result<url::Url> {
+/// The URL without slashes at its end.
+fn http_url(text: &Endpoint, from: &str) -> Result<Endpoint> {
     let wrong = || Error::new(ErrorKind::Usage, "read").key(from);
-    let url =
-        url::Url::parse(text).map_err(|e| wrong().message(format!("`{text}` is not a URL")).source(e))?;
+    let parsed = url::Url::parse(text.expose());
+    let url = parsed.map_err(|e| wrong().message(format!("`{text}` is not a URL")).source(e))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
         return Err(wrong().message(format!("`{text}` is not an http or https URL")));
     }
-    Ok(url)
+    Ok(text.expose().trim_end_matches('/').into())
 }
 
 /// Whether a URL's host is this machine.
 #[must_use]
-pub(crate) fn is_loopback(text: &str) -> bool {
-    let Ok(url) = url::Url::parse(text) else { return false };
+pub(crate) fn is_loopback(endpoint: &Endpoint) -> bool {
+    let Ok(url) = url::Url::parse(endpoint.expose()) else { return false };
     match url.host() {
         Some(url::Host::Domain(name)) => name == "localhost",
         Some(url::Host::Ipv4(address)) => IpAddr::V4(address).is_loopback(),
@@ -231,7 +232,7 @@ mod tests {
             (&[], &without, &Environment::default(), SERVICE_URL),
         ] {
             let resolved = SourceUrl::resolve(&flags(arguments), plan, environment).unwrap();
-            assert_eq!(resolved.url, expected);
+            assert_eq!(resolved.url.expose(), expected);
         }
     }
 
@@ -252,7 +253,7 @@ mod tests {
         let resolve = |arguments: &[&str], environment| {
             TargetEndpoint::resolve(&flags(arguments), environment).unwrap()
         };
-        assert_eq!(resolve(&[], &local), TargetEndpoint::Url("http://127.0.0.1:8000".to_owned()));
+        assert_eq!(resolve(&[], &local), TargetEndpoint::Url("http://127.0.0.1:8000".into()));
         assert_eq!(resolve(&["--target", "embedded:x"], &local), TargetEndpoint::Embedded("x".into()));
         assert_eq!(resolve(&[], &Environment::default()), TargetEndpoint::Aws);
     }
@@ -274,8 +275,8 @@ mod tests {
             ("http://127.0.0.1.example.com", false),
             (SERVICE_URL, false),
         ] {
-            assert_eq!(is_loopback(url), local, "{url}");
-            assert_eq!(TargetEndpoint::Url(url.to_owned()).is_local(), local, "{url}");
+            assert_eq!(is_loopback(&url.into()), local, "{url}");
+            assert_eq!(TargetEndpoint::Url(url.into()).is_local(), local, "{url}");
         }
         assert!(TargetEndpoint::Embedded("x".into()).is_local());
         assert!(!TargetEndpoint::Aws.is_local());

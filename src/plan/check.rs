@@ -120,7 +120,8 @@ fn source(source: &SourcePlan) -> Result<(), Problem> {
         return Err(Problem::new(message).within("background_share"));
     }
     if let Some(text) = &source.url {
-        let is_http = url::Url::parse(text).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
+        let is_http =
+            url::Url::parse(text.expose()).is_ok_and(|url| ["http", "https"].contains(&url.scheme()));
         if !is_http {
             return Err(Problem::new(format!("`{text}` is not an http or https URL")).within("url"));
         }

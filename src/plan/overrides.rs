@@ -2,6 +2,7 @@
 
 use toml::{Table, Value};
 
+use crate::endpoint::without_userinfo;
 use crate::error::{Error, ErrorKind, Result};
 
 /// A value that was changed.
@@ -9,7 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 pub struct Override {
     /// The key, dotted: `timing.settle`, `entity.signup.blobs`, `ignore.0.reason`.
     pub key: String,
-    /// Its value now, as TOML.
+    /// Its value now, as TOML, to be shown: a URL without user name and password.
     pub value: String,
     /// Its value in the document, as TOML, if it is there.
     pub planned: Option<String>,
@@ -35,7 +36,9 @@ impl std::fmt::Display for Override {
 
 /// Applies one `key=value`. The value is TOML; what is not TOML, or stands where the plan has text, is text.
 pub(super) fn apply(plan: &mut Table, argument: &str) -> Result<Override> {
-    let error = |message: String| Error::new(ErrorKind::Usage, "apply --set").key(argument).message(message);
+    let error = |message: String| {
+        Error::new(ErrorKind::Usage, "apply --set").key(without_userinfo(argument)).message(message)
+    };
     let (key, text) =
         argument.split_once('=').ok_or_else(|| error("it is not of the form `key=value`".to_owned()))?;
     let (key, text) = (key.trim(), text.trim());
@@ -45,8 +48,9 @@ pub(super) fn apply(plan: &mut Table, argument: &str) -> Result<Override> {
     }
     let slot = slot(plan, &steps).map_err(error)?;
     let value = parse(text, slot.as_ref());
-    let planned = slot.as_ref().map(ToString::to_string);
-    let over = Override { key: key.to_owned(), value: value.to_string(), planned };
+    // Only to be shown.
+    let shown = |value: &Value| without_userinfo(&value.to_string()).into_owned();
+    let over = Override { key: key.to_owned(), value: shown(&value), planned: slot.as_ref().map(shown) };
     match slot {
         Slot::Member(table, name) => {
             table.insert(name, value);

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::blob::fetch::Etags;
 use crate::blob::store::Access;
+use crate::endpoint::Endpoint;
 
 use super::entity::EntityPlan;
 
@@ -69,7 +70,7 @@ pub struct SourcePlan {
     pub etags: Etags,
     /// The base URL of the API, where it is not the service's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub url: Option<String>,
+    pub url: Option<Endpoint>,
 }
 
 fn background_share() -> f64 {

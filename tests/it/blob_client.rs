@@ -114,6 +114,11 @@ fn config(base: &str, access: Access, clock: &JumpingClock) -> Config {
     Config::new(base, TOKEN.into(), access, Arc::new(Silent), Arc::new(clock.clone()))
 }
 
+/// The same where content is read from the base's origin.
+fn with_content(config: Config) -> Config {
+    Config { content_origin: Some(config.base.clone()), ..config }
+}
+
 fn client(script: &Script, access: Access) -> HttpBlob {
     HttpBlob::new(config(&script.origin, access, &clock())).unwrap()
 }
@@ -336,7 +341,7 @@ async fn private_content_is_read_with_the_token_from_the_configured_origin() {
     let (script, content) = (Script::start().await, Script::start().await);
     content.reply(200, &[("etag", "\"e\"")], "hello").reply(200, &[("etag", "\"e\"")], "hello");
     let private = Config {
-        content_origin: Some(content.origin.clone()),
+        content_origin: Some(content.origin.clone().into()),
         ..config(&script.origin, Access::Private, &clock())
     };
     let fresh = GetOptions { no_cache: true, range: None };
@@ -365,10 +370,7 @@ async fn a_redirect_is_not_followed() {
 async fn encoded_or_nameless_content_is_refused() {
     let script = Script::start().await;
     script.reply(200, &[("etag", "\"e\""), ("content-encoding", "gzip")], "hello").reply(200, &[], "hello");
-    let config = Config {
-        content_origin: Some(script.origin.clone()),
-        ..config(&script.origin, Access::Public, &clock())
-    };
+    let config = with_content(config(&script.origin, Access::Public, &clock()));
     let client = HttpBlob::new(config).unwrap();
     for _ in 0..2 {
         let error = client.get(&name(), &GetOptions::default()).await.unwrap_err();
@@ -386,10 +388,7 @@ async fn a_stale_body_is_waited_for_until_it_is_the_wanted_one() {
     }
     script.reply(200, &[("etag", &format!("W/{wanted}"))], "new");
     let clock = clock();
-    let config = Config {
-        content_origin: Some(script.origin.clone()),
-        ..config(&script.origin, Access::Public, &clock)
-    };
+    let config = with_content(config(&script.origin, Access::Public, &clock));
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
     let Fetched::Body { body, .. } = fetcher.fetch(&name(), &wanted, 3).await.unwrap() else {
         panic!("no body");
@@ -407,10 +406,7 @@ async fn a_cache_that_stays_stale_is_given_up() {
         script.reply(200, &[], script.head_reply("a b/c.json", wanted.as_str(), 3));
     }
     let clock = clock();
-    let config = Config {
-        content_origin: Some(script.origin.clone()),
-        ..config(&script.origin, Access::Public, &clock)
-    };
+    let config = with_content(config(&script.origin, Access::Public, &clock));
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
     let error = fetcher.fetch(&name(), &wanted, 3).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotApplied);
@@ -426,10 +422,7 @@ async fn other_bytes_under_the_wanted_etag_are_refused() {
         script.reply(200, &[("etag", wanted.as_str())], "nwe");
     }
     let clock = clock();
-    let config = Config {
-        content_origin: Some(script.origin.clone()),
-        ..config(&script.origin, Access::Public, &clock)
-    };
+    let config = with_content(config(&script.origin, Access::Public, &clock));
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
     assert_eq!(fetcher.fetch(&name(), &wanted, 3).await.unwrap_err().kind(), ErrorKind::Corrupt);
     assert_eq!(fetcher.fetch(&name(), &wanted, 4).await.unwrap_err().kind(), ErrorKind::Corrupt);
@@ -459,7 +452,7 @@ async fn a_body_that_breaks_off_is_read_again() {
     let head = format!("HTTP/1.1 200 OK\r\netag: {wanted}\r\ncontent-length: 5\r\nconnection: close\r\n\r\n");
     let origin = raw_server(vec![format!("{head}he"), format!("{head}hello")]).await;
     let clock = clock();
-    let config = Config { content_origin: Some(origin.clone()), ..config(&origin, Access::Public, &clock) };
+    let config = with_content(config(&origin, Access::Public, &clock));
     let fetcher = fetcher(HttpBlob::new(config).unwrap(), Access::Public, &clock);
     let Fetched::Body { body, .. } = fetcher.fetch(&name(), &wanted, 5).await.unwrap() else {
         panic!("no body");
@@ -555,8 +548,8 @@ fn a_client_that_could_not_work_is_not_made() {
     for bad in [
         Config { token: String::new().into(), ..good.clone() },
         Config { token: "two words".into(), ..good.clone() },
-        Config { base: "ftp://x".to_owned(), ..good.clone() },
-        Config { base: "nonsense".to_owned(), ..good.clone() },
+        Config { base: "ftp://x".into(), ..good.clone() },
+        Config { base: "nonsense".into(), ..good.clone() },
         Config { share: 0.0, ..good.clone() },
         Config { share: 1.5, ..good.clone() },
         Config { rates: Some(Rates { simple: 0.0, advanced: 1.0 }), ..good.clone() },

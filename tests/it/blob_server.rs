@@ -39,7 +39,7 @@ async fn over_http(access: Access, url_form: UrlForm) -> Subject {
     let base = emulator.server().base_url();
     let mut config = Config::new(base, SecretString::from(TOKEN), access, Arc::new(Silent), clock);
     if url_form == UrlForm::Canonical {
-        config.content_origin = Some(format!("{}/content", emulator.server().origin()));
+        config.content_origin = Some(format!("{}/content", emulator.server().origin()).into());
     }
     let store = Arc::new(HttpBlob::new(config).unwrap());
     Subject { store, access, guard: Box::new(emulator) }

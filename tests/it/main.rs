@@ -53,6 +53,8 @@ mod migration;
 #[cfg(feature = "embedded")]
 mod mode;
 mod plan;
+#[cfg(feature = "embedded")]
+mod secrets;
 mod shapes;
 mod support;
 #[cfg(feature = "embedded")]

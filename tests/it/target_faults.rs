@@ -286,7 +286,7 @@ async fn an_endpoint_that_is_not_there_is_named() {
     let engine = Engine::start(&Location::Memory, None).unwrap();
     let endpoint = engine.endpoint();
     engine.stop().unwrap();
-    let config = DynamoConfig::new(plan("nowhere"), Arc::new(SystemClock::new())).endpoint(&endpoint);
+    let config = DynamoConfig::new(plan("nowhere"), Arc::new(SystemClock::new())).endpoint(endpoint.as_str());
     let target = DynamoTarget::connect(config.patience(Patience::INTERACTIVE)).await.unwrap();
     let error = target.transact("1", vec![put(item("s", "1"), Condition::Absent)]).await.expect_err("nobody");
     assert_eq!(error.kind(), ErrorKind::NotApplied, "{error:?}");

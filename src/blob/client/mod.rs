@@ -23,6 +23,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use super::location::store_id_of_token;
 use super::store::Access;
 use crate::clock::Clock;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Events;
 use meter::Pace;
@@ -34,13 +35,13 @@ pub use meter::{Limit, Meter, Operations, Rates};
 #[derive(Clone)]
 pub struct Config {
     /// The base URL of the API; the service's is [`super::wire::API_BASE`].
-    pub base: String,
+    pub base: Endpoint,
     /// The read-write token.
     pub token: SecretString,
     /// The store's access mode.
     pub access: Access,
     /// Where content is read instead of the canonical hosts: an emulator's or gateway's listener.
-    pub content_origin: Option<String>,
+    pub content_origin: Option<Endpoint>,
     /// The store's rates; without them only its refusals set the pace.
     pub rates: Option<Rates>,
     /// The share of the rates that this client may take, above 0 and at most 1.
@@ -58,7 +59,7 @@ impl Config {
     /// A configuration without rates and without a content origin of its own.
     #[must_use]
     pub fn new(
-        base: impl Into<String>,
+        base: impl Into<Endpoint>,
         token: SecretString,
         access: Access,
         events: Events,
@@ -118,7 +119,7 @@ impl HttpBlob {
     /// that are none.
     pub fn new(config: Config) -> Result<Self> {
         let usage = |message: &str| Error::new(ErrorKind::Usage, "set up the blob client").message(message);
-        let origins = Origins::new(&config.base, config.content_origin.as_deref())?;
+        let origins = Origins::new(&config.base, config.content_origin.as_ref())?;
         let authorization = refusal::bearer(&config.token)
             .ok_or_else(|| usage("the token is empty, or has characters that no token has"))?;
         let share = config.share;

@@ -6,6 +6,7 @@ use url::{Host, Url};
 
 use crate::blob::location::{decode, encode, parse_host};
 use crate::blob::types::Pathname;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 
 /// The API's base and the place of the content.
@@ -21,7 +22,7 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    pub(super) fn new(base: &str, content: Option<&str>) -> Result<Self> {
+    pub(super) fn new(base: &Endpoint, content: Option<&Endpoint>) -> Result<Self> {
         let base = http_url(base, "base")?;
         let content = content.map(|content| http_url(content, "content origin")).transpose()?;
         Ok(Self { base, content, learned: Mutex::new(None) })
@@ -102,13 +103,13 @@ impl Origins {
     }
 }
 
-fn http_url(text: &str, what: &str) -> Result<Url> {
+fn http_url(text: &Endpoint, what: &str) -> Result<Url> {
     let refused = |message: &str| {
         Error::new(ErrorKind::Usage, "set up the blob client")
             .key(text)
             .message(format!("the {what} {message}"))
     };
-    let url = Url::parse(text).map_err(|error| refused("is not a URL").source(error))?;
+    let url = Url::parse(text.expose()).map_err(|error| refused("is not a URL").source(error))?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none_or(str::is_empty) {
         return Err(refused("is not an HTTP URL"));
     }
@@ -117,9 +118,7 @@ fn http_url(text: &str, what: &str) -> Result<Url> {
         || !url.username().is_empty()
         || url.password().is_some()
     {
-        // The text may hold a password, so it is not shown.
-        return Err(Error::new(ErrorKind::Usage, "set up the blob client")
-            .message(format!("the {what} must have no credentials, query or fragment")));
+        return Err(refused("must have no credentials, query or fragment"));
     }
     Ok(url)
 }
@@ -129,7 +128,8 @@ mod tests {
     use super::*;
 
     fn origins() -> Origins {
-        Origins::new("http://127.0.0.1:3000/api/blob/", Some("http://127.0.0.1:4000")).unwrap()
+        Origins::new(&"http://127.0.0.1:3000/api/blob/".into(), Some(&"http://127.0.0.1:4000".into()))
+            .unwrap()
     }
 
     #[test]
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn content_is_where_the_store_says_it_is() {
-        let origins = Origins::new("https://vercel.com/api/blob", None).unwrap();
+        let origins = Origins::new(&"https://vercel.com/api/blob".into(), None).unwrap();
         let name = Pathname::new("a b/ü#?%.json");
         assert_eq!(origins.content(&name).unwrap(), None);
         origins.learn(
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn a_url_that_names_another_blob_teaches_nothing() {
-        let origins = Origins::new("https://vercel.com/api/blob", None).unwrap();
+        let origins = Origins::new(&"https://vercel.com/api/blob".into(), None).unwrap();
         for url in ["https://evil.example/b.json", "nonsense", "ftp://evil.example/a.json"] {
             origins.learn(&Pathname::new("a.json"), url);
         }
@@ -202,7 +202,7 @@ mod tests {
 
     #[test]
     fn a_base_with_a_password_is_refused_without_showing_it() {
-        let error = Origins::new("http://user:hunter2@localhost/", None).unwrap_err();
+        let error = Origins::new(&"http://user:hunter2@localhost/".into(), None).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Usage);
         assert!(!format!("{error:?}").contains("hunter2"));
     }

@@ -18,6 +18,7 @@ use super::express::Express;
 use super::pace::{Pace, Patience};
 use super::{DynamoTarget, Shared};
 use crate::clock::Clock;
+use crate::endpoint::Endpoint;
 use crate::error::{Error, ErrorKind, Result};
 use crate::plan::TargetPlan;
 use crate::target::layout::Layout;
@@ -39,7 +40,7 @@ pub struct DynamoConfig {
     /// Names of the tables, their keys and indexes, and the region.
     pub plan: TargetPlan,
     /// The endpoint's URL, where it is not the service's.
-    pub endpoint: Option<String>,
+    pub endpoint: Option<Endpoint>,
     /// How long requests are tried.
     pub patience: Patience,
     /// Waits between attempts go through it.
@@ -54,7 +55,7 @@ impl DynamoConfig {
 
     /// Another endpoint, such as `http://127.0.0.1:8000`.
     #[must_use]
-    pub fn endpoint(self, url: impl Into<String>) -> Self {
+    pub fn endpoint(self, url: impl Into<Endpoint>) -> Self {
         Self { endpoint: Some(url.into()), ..self }
     }
 
@@ -98,8 +99,9 @@ impl DynamoTarget {
             // Bodies are whole, in memory, and each attempt has its time.
             .stalled_stream_protection(StalledStreamProtectionConfig::disabled())
             .timeout_config(timeouts);
+        // DynamoDB takes no user name and password: nobody behind this gets them to log.
         if let Some(url) = &endpoint {
-            loader = loader.endpoint_url(url);
+            loader = loader.endpoint_url(url.to_string());
         }
         // The environment, then the plan; only then what the machine is configured for, since the plan is
         // what was reviewed.
@@ -121,7 +123,7 @@ impl DynamoTarget {
                 .message("no AWS region is known")
                 .hint("set `region` under `[target]` in the plan, or AWS_REGION"));
         };
-        let endpoint = endpoint.unwrap_or_else(|| region.to_string());
+        let endpoint = endpoint.map_or_else(|| region.to_string(), |endpoint| endpoint.to_string());
         let client = Client::new(&config);
         let express = Express::new(&config, CONNECT_TIMEOUT, attempt).await.map(Arc::new);
         Ok(Self(Arc::new(Shared {
@@ -144,14 +146,14 @@ fn local(site: Site, value: &str) -> Option<String> {
 }
 
 /// Where an endpoint is: [`Site::Local`] for a loopback address, whatever listens there.
-fn site_of(endpoint: &str) -> Result<Site> {
+fn site_of(endpoint: &Endpoint) -> Result<Site> {
     let invalid = |message: String| {
         Error::new(ErrorKind::Usage, "connect to DynamoDB")
             .key(endpoint)
             .message(message)
             .hint("an endpoint is a URL such as `http://127.0.0.1:8000`")
     };
-    let url = Url::parse(endpoint).map_err(|cause| invalid("not a URL".to_owned()).source(cause))?;
+    let url = Url::parse(endpoint.expose()).map_err(|cause| invalid("not a URL".to_owned()).source(cause))?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(invalid(format!("`{}` is neither http nor https", url.scheme())));
     }
@@ -181,7 +183,7 @@ mod tests {
             ("127.0.0.1:8000", None),
             ("localhost:8000", None),
         ] {
-            assert_eq!(site_of(endpoint).ok(), expected, "{endpoint}");
+            assert_eq!(site_of(&endpoint.into()).ok(), expected, "{endpoint}");
         }
     }
 }
