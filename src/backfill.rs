@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use crate::blob::Pathname;
-use crate::converge::{Converged, Converger};
+use crate::converge::{Converged, Converger, owner_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events, Task};
 use crate::sweep::walk::Walk;
@@ -55,8 +55,8 @@ impl BackfillReport {
             Ok(Converged::Superseded) => self.superseded += 1,
             Ok(Converged::Quarantined) => self.quarantined.push(pathname),
             Ok(Converged::Collision { key, owner }) => {
-                let owner = owner.map_or_else(|| "the application".to_owned(), |owner| format!("`{owner}`"));
-                self.failed.push((pathname, format!("item {key} belongs to {owner}")));
+                self.failed
+                    .push((pathname, format!("item {key} belongs to {}", owner_name(owner.as_deref()))));
             }
             Ok(Converged::GaveUp) => {
                 self.failed

@@ -35,6 +35,7 @@ use futures::future::BoxFuture;
 use crate::blob::{BlobStore, Fetcher, ListedBlob, Pathname};
 use crate::clock::Clock;
 use crate::error::{ErrorKind, Result};
+use crate::legible::legible;
 use crate::mapping::{EntityId, Mapper, Rule};
 use crate::plan::TimingPlan;
 use crate::protocol::converge::{Converge, Done, Next, Purpose, Written};
@@ -478,6 +479,11 @@ fn judge_refusals(writes: &[(Role, Write)], refusals: &[Refusal]) -> Option<Sent
 pub fn owner(item: &Item) -> Option<String> {
     let pathname = item.get(SOURCE)?.as_m()?.get("pathname")?.as_s()?;
     (!pathname.is_empty()).then(|| pathname.to_owned())
+}
+
+/// What people are told of an item's owner.
+pub(crate) fn owner_name(owner: Option<&str>) -> String {
+    owner.map_or_else(|| "the application".to_owned(), |owner| format!("`{}`", legible(owner)))
 }
 
 /// The rev in an item's `_source`.

@@ -7,6 +7,8 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::legible::legible;
+
 /// The result of every fallible operation of this library.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -267,10 +269,10 @@ impl Error {
         }))
     }
 
-    /// Names what it happened to: a pathname, a table, a file, `file:line`.
+    /// Names what it happened to: a pathname, a table, a file, `file:line`. What is no visible text is escaped.
     #[must_use]
     pub fn key(mut self, key: impl std::fmt::Display) -> Self {
-        self.0.key = Some(key.to_string());
+        self.0.key = Some(legible(&key.to_string()).into_owned());
         self
     }
 
@@ -338,5 +340,17 @@ impl Failure {
             text.push_str(message);
         }
         text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_it_happened_to_is_named_in_one_line() {
+        let error =
+            Error::new(ErrorKind::NotFound, "read a table").key("a\nerror: b\u{202e}").message("absent");
+        assert_eq!(error.to_string(), r"read a table a\u{a}error: b\u{202e}: absent");
     }
 }

@@ -41,6 +41,7 @@ pub mod fixture;
 mod folder;
 pub mod gate;
 pub mod hook;
+mod legible;
 pub mod mapping;
 pub mod plan;
 pub mod protocol;

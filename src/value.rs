@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
+use crate::legible::legible;
+
 pub use number::{Number, NumberError};
 pub use size::{ITEM_BYTES_MAX, item_bytes, value_bytes};
 
@@ -103,8 +105,9 @@ impl Key {
     }
 }
 
+/// For people: what is no visible text is escaped.
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} / {}", self.partition, self.sort)
+        write!(f, "{} / {}", legible(&self.partition), legible(&self.sort))
     }
 }

@@ -28,7 +28,7 @@ impl BlobSpace {
     }
 
     fn inside(&self, pathname: &Pathname) -> Pathname {
-        Pathname::new(format!("{}{pathname}", self.prefix))
+        Pathname::new(format!("{}{}", self.prefix, pathname.as_str()))
     }
 
     fn outside(&self, pathname: &Pathname) -> Pathname {

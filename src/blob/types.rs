@@ -5,6 +5,8 @@ use std::fmt;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::legible::legible;
+
 /// The name of a blob in its store: any non-empty text, kept as it is (no Unicode normalisation).
 ///
 /// Ordered by UTF-8 bytes, as the service lists them and as DynamoDB sorts.
@@ -26,9 +28,10 @@ impl Pathname {
     }
 }
 
+/// For people: what is no visible text is escaped.
 impl fmt::Display for Pathname {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&legible(&self.0))
     }
 }
 
@@ -82,9 +85,10 @@ impl ETag {
     }
 }
 
+/// For people: what is no visible text is escaped.
 impl fmt::Display for ETag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(&legible(&self.0))
     }
 }
 

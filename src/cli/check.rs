@@ -14,6 +14,7 @@ use crate::check::explain::{Explanation, Ruling};
 use crate::check::price::{PARTITION_UNITS_PER_SECOND, TABLE_UNITS_PER_SECOND};
 use crate::check::{Check as Checker, CheckReport, HotKey, SIZES};
 use crate::error::Exit;
+use crate::legible::{legible, unmistakable};
 use crate::mapping::{Explained, From, Step};
 use crate::plan::template::Trace;
 
@@ -189,7 +190,7 @@ fn warnings(report: &CheckReport, text: &mut dyn fmt::Write) -> fmt::Result {
         hot_key(hot, text)?;
     }
     for twins in &report.twins {
-        let names: Vec<_> = twins.names.iter().map(|name| format!("`{}`", escaped(name))).collect();
+        let names: Vec<_> = twins.names.iter().map(|name| format!("`{}`", unmistakable(name))).collect();
         writeln!(text, "\nlook the same, and are different for both stores: {}", names.join(", "))?;
     }
     more(text, "sets of names that look the same", report.twin_count, report.twins.len())
@@ -205,7 +206,7 @@ fn hot_key(hot: &HotKey, text: &mut dyn fmt::Write) -> fmt::Result {
          would get {}/s, and a partition takes {}/s. The load takes at least {} s, and throttles the table \
          if it is faster",
         hot.attribute,
-        hot.value,
+        legible(&hot.value),
         HumanCount(TABLE_UNITS_PER_SECOND),
         HumanCount(hot.units_per_second),
         HumanCount(PARTITION_UNITS_PER_SECOND),
@@ -220,12 +221,12 @@ fn refusals(report: &CheckReport, text: &mut dyn fmt::Write) -> fmt::Result {
         (&report.unread_names, report.blobs.unread, "the snapshot does not hold"),
     ] {
         if count > 0 {
-            let shown: Vec<_> = names.iter().take(5).map(Pathname::as_str).collect();
+            let shown: Vec<_> = names.iter().take(5).map(Pathname::to_string).collect();
             writeln!(text, "\n{what} {} blobs: {}", HumanCount(count), shown.join(", "))?;
         }
     }
     for collision in &report.collisions {
-        let names: Vec<_> = collision.pathnames.iter().map(Pathname::as_str).collect();
+        let names: Vec<_> = collision.pathnames.iter().map(Pathname::to_string).collect();
         writeln!(text, "\n{} blobs want the key {}: {}", collision.blobs, collision.key, names.join(", "))?;
     }
     more(text, "keys that several blobs want", report.collision_count, report.collisions.len())?;
@@ -251,14 +252,6 @@ fn more(text: &mut dyn fmt::Write, what: &str, all: u64, shown: usize) -> fmt::R
         0 => Ok(()),
         rest => writeln!(text, "  and {} more {what}", HumanCount(rest)),
     }
-}
-
-/// Shows what eyes can't tell apart.
-fn escaped(name: &str) -> String {
-    let letter = |letter: char| {
-        if letter.is_ascii() { letter.to_string() } else { letter.escape_unicode().to_string() }
-    };
-    name.chars().map(letter).collect()
 }
 
 #[derive(Serialize)]

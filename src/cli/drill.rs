@@ -283,7 +283,11 @@ impl<'a> Place<'a> {
                 if let Some(bytes) =
                     body.in_memory().filter(|_| entity && held.size < 64 * 1024 && records.len() < BLOBS)
                 {
-                    records.push((blob.pathname.to_string(), held.content_type.clone(), bytes.clone()));
+                    records.push((
+                        blob.pathname.as_str().to_owned(),
+                        held.content_type.clone(),
+                        bytes.clone(),
+                    ));
                 }
                 store.put_at(&blob.pathname, body.bytes()?, &options, blob.version.uploaded_at).await?;
             }

@@ -154,7 +154,7 @@ impl Report for Exported<'_> {
             (&report.ambiguous_names, report.ambiguous, "several rules of the plan name"),
         ] {
             if count > 0 {
-                let shown: Vec<_> = names.iter().take(5).map(|name| name.as_str()).collect();
+                let shown: Vec<_> = names.iter().take(5).map(ToString::to_string).collect();
                 writeln!(text, "\n{what} {} blobs: {}", HumanCount(count), shown.join(", "))?;
             }
         }

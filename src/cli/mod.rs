@@ -55,6 +55,7 @@ use self::output::Output;
 use self::settings::Environment;
 use crate::endpoint::without_userinfo;
 use crate::error::{Error, ErrorKind, Exit};
+use crate::legible::legible;
 
 /// Moves an application's data from Vercel Blob to DynamoDB while the application runs
 ///
@@ -118,15 +119,15 @@ pub fn main() -> ExitCode {
 
 fn parse() -> Result<Cli, clap::Error> {
     let matches = Cli::command().after_help(exit_codes()).try_get_matches();
-    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(without_passwords)
+    matches.and_then(|matches| Cli::from_arg_matches(&matches)).map_err(presentable)
 }
 
-/// The same error, with no password of a URL in what it quotes of the command line.
-fn without_passwords(mut error: clap::Error) -> clap::Error {
+/// The same error as it may be shown: what it quotes of the command line is legible, and without passwords of URLs.
+fn presentable(mut error: clap::Error) -> clap::Error {
     let quoted: Vec<_> = error.context().map(|(kind, value)| (kind, value.clone())).collect();
     for (kind, value) in quoted {
         if let ContextValue::String(text) = value {
-            error.insert(kind, ContextValue::String(without_userinfo(&text).into_owned()));
+            error.insert(kind, ContextValue::String(legible(&without_userinfo(&text)).into_owned()));
         }
     }
     error

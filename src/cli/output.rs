@@ -3,6 +3,7 @@
 //! stdout carries only results: tables and sentences, or with `--output json` exactly one object per
 //! command. Everything else goes to stderr: progress, notes, warnings, logs, questions.
 
+use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal as _, Write as _};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use serde::Serialize;
 
 use super::flags::{Format, GlobalFlags};
 use crate::error::{Error, ErrorKind, Exit};
+use crate::legible::{legible, legible_json, legible_lines};
 
 /// The style of `error:`.
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -80,11 +82,11 @@ impl Output {
     /// What stdout reports; a reader that went away is no error.
     pub(crate) fn report(&self, report: &impl Report) -> io::Result<()> {
         let text = match self.format {
-            Format::Json => serde_json::to_string(report).map_err(io::Error::other)? + "\n",
+            Format::Json => json(report)?,
             Format::Human => {
                 let mut text = String::new();
                 report.human(&mut text).map_err(io::Error::other)?;
-                text
+                legible_lines(&text).into_owned()
             }
         };
         self.stdout(&text)
@@ -105,13 +107,13 @@ impl Output {
     /// Tells what happens, on stderr.
     pub(crate) fn note(&self, text: impl Display) {
         if !self.quiet {
-            self.stderr(format_args!("{text}\n"));
+            self.stderr(format_args!("{}\n", legible_lines(&text.to_string())));
         }
     }
 
     /// Tells what a user should act on, on stderr.
     pub(crate) fn warning(&self, text: impl Display) {
-        self.stderr(format_args!("{WARNING}warning:{WARNING:#} {text}\n"));
+        self.stderr(format_args!("{WARNING}warning:{WARNING:#} {}\n", legible_lines(&text.to_string())));
     }
 
     fn stderr(&self, text: fmt::Arguments<'_>) {
@@ -124,18 +126,17 @@ impl Output {
     pub(crate) fn failure(&self, failure: &anyhow::Error) -> Exit {
         let shown = Failure::new(failure);
         if self.is_json() {
-            let object = FailureObject { error: &shown };
-            let written = serde_json::to_string(&object).map_err(io::Error::other);
-            if let Err(error) = written.and_then(|object| self.stdout(&(object + "\n"))) {
+            let written = json(&FailureObject { error: &shown });
+            if let Err(error) = written.and_then(|object| self.stdout(&object)) {
                 self.warning(format_args!("can't write to stdout: {error}"));
             }
         } else {
-            let mut text = format!("{ERROR}error:{ERROR:#} {}\n", shown.message);
+            let mut text = format!("{ERROR}error:{ERROR:#} {}\n", legible_lines(&shown.message));
             for cause in &shown.causes {
-                text += &format!("{CAUSE}caused by:{CAUSE:#} {cause}\n");
+                text += &format!("{CAUSE}caused by:{CAUSE:#} {}\n", legible_lines(cause));
             }
             if let Some(hint) = shown.hint {
-                text += &format!("{HINT}hint:{HINT:#} {hint}\n");
+                text += &format!("{HINT}hint:{HINT:#} {}\n", legible_lines(hint));
             }
             self.stderr(format_args!("{text}"));
         }
@@ -158,7 +159,7 @@ impl Output {
         if !self.can_ask() {
             return None;
         }
-        self.stderr(format_args!("{question} "));
+        self.stderr(format_args!("{} ", legible_lines(question)));
         let answer = tokio::task::spawn_blocking(|| {
             let mut answer = String::new();
             io::stdin().read_line(&mut answer).map(|_| answer)
@@ -168,17 +169,39 @@ impl Output {
 
     /// A writer for logs that leaves the progress bars whole.
     pub(crate) fn log_writer(&self) -> LogWriter {
-        LogWriter(Arc::clone(&self.bars))
+        LogWriter { bars: Arc::clone(&self.bars), json: self.is_json() }
     }
+}
+
+/// An object in one line.
+fn json(value: &impl Serialize) -> io::Result<String> {
+    let text = serde_json::to_string(value).map_err(io::Error::other)?;
+    Ok(legible_json(&text).into_owned() + "\n")
 }
 
 /// Writes log lines to stderr, above the progress bars.
 #[derive(Debug, Clone)]
-pub(crate) struct LogWriter(Arc<MultiProgress>);
+pub(crate) struct LogWriter {
+    bars: Arc<MultiProgress>,
+    json: bool,
+}
+
+impl LogWriter {
+    /// A line of the log, which comes as a whole. Colours are the subscriber's own: it lets no value bring any.
+    fn legible<'a>(&self, line: &'a str) -> Cow<'a, str> {
+        if self.json {
+            return legible_json(line);
+        }
+        let words = line.strip_suffix('\n').unwrap_or(line);
+        let colours = |words: &str| words.split('\u{1b}').map(legible).collect::<Vec<_>>().join("\u{1b}");
+        (colours(words) + &line[words.len()..]).into()
+    }
+}
 
 impl io::Write for LogWriter {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        self.0.suspend(|| anstream::stderr().lock().write_all(line))?;
+        let shown = self.legible(&String::from_utf8_lossy(line)).into_owned();
+        self.bars.suspend(|| anstream::stderr().lock().write_all(shown.as_bytes()))?;
         Ok(line.len())
     }
 
@@ -275,6 +298,15 @@ mod tests {
     fn a_foreign_error_is_unexpected() {
         let shown = anyhow::anyhow!("odd");
         assert_eq!(Failure::new(&shown).exit, Exit::Unexpected);
+    }
+
+    #[test]
+    fn a_line_of_the_log_is_one_line_and_keeps_its_colours() {
+        let bars = Arc::new(MultiProgress::with_draw_target(ProgressDrawTarget::hidden()));
+        let [people, programs] = [false, true].map(|json| LogWriter { bars: Arc::clone(&bars), json });
+        let line = "\u{1b}[33m WARN\u{1b}[0m a\u{202e}\nb\u{9b}\n";
+        assert_eq!(people.legible(line), "\u{1b}[33m WARN\u{1b}[0m a\\u{202e}\\u{a}b\\u{9b}\n");
+        assert_eq!(programs.legible("{\"a\":\"\u{202e}\"}\n"), "{\"a\":\"\\u202e\"}\n");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use super::direct::{Look, Standing, as_read};
 use super::large::Large;
 use super::prepare::{Prepared, Role};
-use super::{ATTEMPTS, Attempt, Bodies, Converger, SavedBody};
+use super::{ATTEMPTS, Attempt, Bodies, Converger, SavedBody, owner_name};
 use crate::blob::{ETag, ListedBlob, Pathname, Spooled, Version, wire};
 use crate::error::{Error, ErrorKind, Result};
 use crate::mapping::EntityId;
@@ -368,7 +368,7 @@ fn crowded(pathname: &Pathname) -> Error {
 }
 
 fn taken(pathname: &Pathname, key: &Key, owner: Option<&str>) -> Error {
-    let whose = owner.map_or_else(|| "the application".to_owned(), |owner| format!("`{owner}`"));
+    let whose = owner_name(owner);
     Error::new(ErrorKind::Unrepresentable, OPERATION)
         .key(pathname)
         .message(format!("its item {key} belongs to {whose}, and is not overwritten"))

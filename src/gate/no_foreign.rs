@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_bypass_closes_it_for_as_long_as_the_plan_says() {
         let bypass =
-            |at| SweepRow { bypassed: 2, bypasses: vec!["r/1.json".to_owned()], ..sweep(at, true, true) };
+            |at| SweepRow { bypassed: 2, bypasses: vec!["r/1.json".into()], ..sweep(at, true, true) };
         assert!(judged(Some(0), vec![bypass(29), sweep(50, true, true)]).open);
         let state = judged(Some(0), vec![bypass(31), sweep(50, true, true)]);
         assert!(!state.open);

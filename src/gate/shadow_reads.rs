@@ -92,7 +92,7 @@ mod tests {
     fn row(plan_hash: &str, compared: u64, mismatches: u64) -> ReadsRow {
         let now = facts().now;
         let offender = |pathname: &str, mismatches| Offender {
-            pathname: pathname.to_owned(),
+            pathname: pathname.into(),
             mismatches,
             what: "another size".to_owned(),
         };

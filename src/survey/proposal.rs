@@ -7,6 +7,7 @@ use toml::Value;
 use super::names::{Family, Look};
 use super::shape::{Layout, Records, Shape};
 use super::{Findings, Found};
+use crate::legible::is_hidden;
 use crate::plan::{Decode, SourcePlan};
 
 /// The attributes of every proposed item; a record with a field of such a name is nested.
@@ -49,7 +50,7 @@ fn quoted(text: &str) -> String {
 /// A name in the prose.
 fn shown(text: &str) -> String {
     let plain: String =
-        text.chars().map(|letter| if letter == '`' || letter.is_control() { '?' } else { letter }).collect();
+        text.chars().map(|letter| if letter == '`' || is_hidden(letter) { '?' } else { letter }).collect();
     format!("`{plain}`")
 }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::drift::{Drift, DriftKind};
 use crate::blob::{ListedBlob, Pathname};
-use crate::converge::{owner, source_rev};
+use crate::converge::{owner, owner_name, source_rev};
 use crate::digest::Digest;
 use crate::mapping::{Document, MappedItem, Quarantine, Reason};
 use crate::protocol::Rev;
@@ -105,8 +105,8 @@ fn held_by_others(pair: &Pair) -> Option<Vec<Drift>> {
             if holder.as_deref() == Some(pair.pathname.as_str()) || (shares && holder.is_some()) {
                 return None;
             }
-            let who = holder.map_or_else(|| "the application".to_owned(), |holder| format!("`{holder}`"));
-            Some(pair.item_drift(DriftKind::Collision, &expected.key, &format!("the item belongs to {who}")))
+            let detail = format!("the item belongs to {}", owner_name(holder.as_deref()));
+            Some(pair.item_drift(DriftKind::Collision, &expected.key, &detail))
         })
         .collect();
     (!held.is_empty()).then_some(held)
@@ -221,7 +221,7 @@ pub(super) fn item(
     match owner(found) {
         Some(holder) if holder == pair.pathname.as_str() => {}
         Some(holder) => {
-            let detail = format!("the item belongs to `{holder}`");
+            let detail = format!("the item belongs to {}", owner_name(Some(&holder)));
             return Some(pair.item_drift(DriftKind::Collision, key, &detail));
         }
         None => {

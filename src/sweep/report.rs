@@ -145,7 +145,7 @@ impl SweepReport {
             found: self.found,
             repaired: self.remaining.is_some(),
             bypassed: self.bypassed.len() as u64,
-            bypasses: self.bypassed.iter().take(BYPASSES_MAX).map(|one| one.pathname.to_string()).collect(),
+            bypasses: self.bypassed.iter().take(BYPASSES_MAX).map(|one| one.pathname.clone()).collect(),
             clean: self.obstacles().is_empty(),
         }
     }

@@ -63,7 +63,7 @@ impl Subject {
         for _ in 0..100 {
             let page = self.page(&request).await;
             assert!(page.blobs.len() + page.folders.len() <= limit as usize, "a page over its limit");
-            blobs.extend(page.blobs.iter().map(|blob| blob.pathname.to_string()));
+            blobs.extend(page.blobs.iter().map(|blob| blob.pathname.as_str().to_owned()));
             folders.extend(page.folders);
             match page.cursor {
                 None => return (blobs, folders),
@@ -136,7 +136,7 @@ pub async fn a_condition_names_the_version_to_replace(subject: Subject) {
     let second = subject.put_with("a", "second", &if_match(&first)).await.unwrap().blob.etag;
     assert_eq!(kind(subject.put_with("a", "third", &if_match(&first)).await), ErrorKind::LostRace);
     assert_eq!(subject.text("a").await.as_deref(), Some("second"));
-    let weak = ETag::new(&format!("W/{second}"));
+    let weak = ETag::new(&format!("W/{}", second.as_str()));
     subject.put_with("a", "fourth", &if_match(&weak)).await.expect("a weakened ETag names the same version");
     assert_eq!(kind(subject.put_with("absent", "x", &if_match(&first)).await), ErrorKind::LostRace);
     assert_eq!(subject.head("absent").await, None);

@@ -43,6 +43,8 @@ mod json_cases;
 #[cfg(feature = "embedded")]
 mod kill;
 #[cfg(feature = "embedded")]
+mod legible;
+#[cfg(feature = "embedded")]
 mod local;
 #[cfg(feature = "embedded")]
 mod machine;

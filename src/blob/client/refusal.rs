@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 
 use crate::blob::wire::{Code, ErrorReply};
 use crate::error::{Error, ErrorKind};
+use crate::legible::is_hidden;
 
 /// The longest part of a message of the store that is passed on, in characters.
 const MESSAGE_MAX: usize = 300;
@@ -65,7 +66,7 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 
 /// Text of a store on one line of bounded length.
 fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(MESSAGE_MAX).collect()
+    text.chars().map(|c| if is_hidden(c) { ' ' } else { c }).take(MESSAGE_MAX).collect()
 }
 
 /// The error of a transport that failed. Before the connection stood, nothing was applied.

@@ -28,7 +28,7 @@ pub(super) struct Upload {
 impl State {
     pub(super) fn create_multipart(&mut self, pathname: &Pathname, options: &PutOptions) -> store::Upload {
         let target = suffix::named(pathname, options.add_random_suffix);
-        let key = format!("{}/{target}", self.config.store_id);
+        let key = format!("{}/{}", self.config.store_id, target.as_str());
         let upload_id = hex::encode(rand::random::<[u8; 16]>());
         let upload = Upload {
             asked: pathname.clone(),

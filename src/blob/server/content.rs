@@ -158,7 +158,7 @@ impl Reply<'_> {
             .and_then(|value| value.to_str().ok())
             .is_some_and(|value| value.contains("gzip") || value.contains("br"));
         let weak = if self.site.config.weak_etags && compressed { "W/" } else { "" };
-        format!("{weak}{}", content.etag)
+        format!("{weak}{}", content.etag.as_str())
     }
 }
 

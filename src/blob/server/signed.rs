@@ -193,7 +193,7 @@ fn canonical(query: &Query, operation: Operation, pathname: &Pathname) -> String
     let present =
         |name: &&str| Some(format!("{name}={}", query.get(name).filter(|value| !value.is_empty())?));
     let mut lines: Vec<_> = SIGNED.iter().filter_map(present).collect();
-    lines.extend([format!("operation={operation}"), format!("pathname={pathname}")]);
+    lines.extend([format!("operation={operation}"), format!("pathname={}", pathname.as_str())]);
     lines.sort();
     lines.join("\n")
 }

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
+use crate::blob::Pathname;
 use crate::error::Result;
 use crate::protocol::phase::Epoch;
 use crate::target::store::Condition;
@@ -76,7 +77,7 @@ impl Reads {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Offender {
     /// Which one.
-    pub pathname: String,
+    pub pathname: Pathname,
     /// How many of its reads.
     pub mismatches: u64,
     /// What differed last.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
+use crate::blob::Pathname;
 use crate::error::Result;
 use crate::protocol::phase::Epoch;
 use crate::target::store::Condition;
@@ -69,7 +70,7 @@ pub struct SweepRow {
     pub bypassed: u64,
     /// The first of their pathnames.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bypasses: Vec<String>,
+    pub bypasses: Vec<Pathname>,
     /// Whether everything above is as it must be; see `sweep`.
     pub clean: bool,
 }

@@ -368,7 +368,7 @@ fn compared_reads() {
             target_us: 6_000_000,
         },
         worst: vec![Offender {
-            pathname: "signups/1.json".to_owned(),
+            pathname: "signups/1.json".into(),
             mismatches: 1,
             what: "other bytes".to_owned(),
         }],

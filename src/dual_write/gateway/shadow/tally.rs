@@ -36,7 +36,7 @@ impl Present {
             .offenders
             .iter()
             .map(|(pathname, (mismatches, what))| Offender {
-                pathname: pathname.to_string(),
+                pathname: pathname.clone(),
                 mismatches: *mismatches,
                 what: what.clone(),
             })
