@@ -298,7 +298,7 @@ fn text(item: &Item, name: &str) -> String {
 }
 
 fn empty_directory(directory: &Path) -> anyhow::Result<PathBuf> {
-    std::fs::create_dir_all(directory).with_context(|| format!("make {}", directory.display()))?;
+    crate::folder::make(directory).with_context(|| format!("make {}", directory.display()))?;
     let mut entries =
         std::fs::read_dir(directory).with_context(|| format!("read {}", directory.display()))?;
     ensure!(

@@ -202,7 +202,8 @@ async fn copy(
         return Ok((SourceCopy::original(snapshot)?, snapshot.path().to_owned()));
     }
     crate::folder::make(directory).map_err(|error| {
-        refused(ErrorKind::Usage, format!("{} can't be made", directory.display())).source(error)
+        let failed = refused(ErrorKind::Usage, format!("{} can't be made", directory.display()));
+        crate::folder::failed(failed, error)
     })?;
     // Named after what is in it: a later export has a file of its own, and never takes the place of this one.
     let digest = manifest.digest.to_string();

@@ -1,7 +1,6 @@
 //! `migrate gateway-cert`: a private CA, so that an application takes a server of ours for the content hosts.
 
 use std::fmt;
-use std::fs::OpenOptions;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -13,6 +12,7 @@ use super::output::Report;
 use crate::blob::certificate::{DAYS, Names};
 use crate::blob::location;
 use crate::error::{Error, ErrorKind, Exit, Result};
+use crate::folder;
 
 const OPERATION: &str = "write a certificate";
 
@@ -23,7 +23,8 @@ const OPERATION: &str = "write a certificate";
 /// under that name, and trust its certificate: this command makes one.
 ///
 /// Writes three files into `--out`: ca.pem, which the application trusts; cert.pem and key.pem, which the
-/// server shows (`migrate emulate --tls-cert --tls-key`). The CA can speak for no other host than those below,
+/// server shows (`migrate emulate --tls-cert --tls-key`). All are for their owner alone: where the application runs as
+/// another user, copy ca.pem to a place that it can read. The CA can speak for no other host than those below,
 /// and its own key is kept nowhere, so nobody can sign with it again. Files that are there are not
 /// overwritten. The certificate is good for 397 days; for the next one, take another directory, and let the
 /// application trust both CAs while you change.
@@ -64,10 +65,10 @@ pub(crate) fn run(args: &GatewayCert, context: &Context) -> anyhow::Result<Exit>
     }
     let made = names.certify(context.clock.now())?;
     let [ca, certificate, key] = files;
-    std::fs::create_dir_all(&args.out).map_err(|error| failed(&args.out).source(error))?;
-    create(&key, &made.key, 0o600)?;
-    create(&certificate, &made.certificate, 0o644)?;
-    create(&ca, &made.authority, 0o644)?;
+    folder::make(&args.out).map_err(|error| folder::failed(failed(&args.out), error))?;
+    create(&key, &made.key)?;
+    create(&certificate, &made.certificate)?;
+    create(&ca, &made.authority)?;
     let hosts = names.hosts();
     context.output.report(&Written { command: "gateway-cert", hosts, ca, certificate, key, days: DAYS })?;
     Ok(Exit::Done)
@@ -98,18 +99,11 @@ fn not_overwritten(path: &Path) -> Error {
         .hint("name another directory with `--out`")
 }
 
-fn create(path: &Path, text: &str, mode: u32) -> Result<()> {
-    use std::os::unix::fs::OpenOptionsExt as _;
-
-    let written = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(path)
-        .and_then(|mut file| file.write_all(text.as_bytes()));
+fn create(path: &Path, text: &str) -> Result<()> {
+    let written = folder::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => not_overwritten(path),
-        _ => failed(path).source(error),
+        _ => folder::failed(failed(path), error),
     })
 }
 

@@ -16,6 +16,7 @@ use crate::blob::{BlobStore, Fetcher};
 use crate::converge::LateWrites;
 use crate::converge::{Bodies, Converger, LONG_BODY_BYTES_MAX, NoBodies, Permit};
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 use crate::gate::export_complete;
 use crate::plan::{LoadedPlan, TargetPlan, VercelPlan};
 use crate::protocol::phase::Epoch;
@@ -183,15 +184,15 @@ impl Stores {
     pub(crate) fn session_name(&self, kind: &str) -> Result<String> {
         let path = self.directory.join("instance");
         let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Usage, "name this instance").key(path.display()).source(error)
+            folder::failed(Error::new(ErrorKind::Usage, "name this instance").key(path.display()), error)
         };
-        crate::folder::make(&self.directory).map_err(failed)?;
-        match std::fs::File::create_new(&path) {
+        folder::make(&self.directory).map_err(failed)?;
+        match folder::create_new(&path) {
             Ok(mut file) => file.write_all(&names::token().as_bytes()[..8]).map_err(failed)?,
             Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(failed(error)),
         }
-        let instance = std::fs::read_to_string(&path).map_err(failed)?;
+        let instance = folder::read_to_string(&path).map_err(failed)?;
         Ok(format!("{kind}-{}", instance.trim()))
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 use crate::plan::TimingPlan;
 use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::protocol::session::Lease;
@@ -383,10 +384,10 @@ fn may_write(mode: Option<Mode>, authority: Option<Authority>) -> Result<Mode> {
 fn lock(directory: &Path, name: &str) -> Result<File> {
     let path = directory.join(format!("session-{name}.lock"));
     let failed = |error: std::io::Error| {
-        Error::new(ErrorKind::Usage, "lock the session").key(path.display()).source(error)
+        folder::failed(Error::new(ErrorKind::Usage, "lock the session").key(path.display()), error)
     };
-    crate::folder::make(directory).map_err(failed)?;
-    let file = File::options().create(true).truncate(false).write(true).open(&path).map_err(failed)?;
+    folder::make(directory).map_err(failed)?;
+    let file = folder::open_or_create(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "open a session")

@@ -122,6 +122,7 @@ impl Snapshot {
     /// `Corrupt` for one that is cut off or damaged. Each names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
+        crate::folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
         let bytes = match fs::metadata(path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -139,7 +140,7 @@ impl Snapshot {
                 .hint("run `migrate export`"));
         }
         check_magic(path)?;
-        let connection = connect(path, OpenFlags::empty())?;
+        let connection = connect(path)?;
         connection
             .pragma_update(None, "query_only", true)
             .map_err(|error| sqlite_error("open snapshot", path, error))?;
@@ -163,9 +164,15 @@ impl Snapshot {
                 .key(target.display())
                 .message("the path is not UTF-8")
         })?;
-        let connection = connect(self.path(), OpenFlags::empty())?;
+        let connection = connect(self.path())?;
+        // Into an empty file, so that it is its owner's from the beginning.
+        crate::folder::create_new(target).map_err(|error| io_error("copy snapshot", target, error))?;
         let copied = connection.execute("VACUUM INTO ?1", [text]);
-        copied.map(drop).map_err(|error| sqlite_error("copy snapshot", target, error))
+        copied.map(drop).map_err(|error| {
+            // What was copied is no snapshot yet; if it can't be removed, it is refused as what it is.
+            fs::remove_file(target).ok();
+            sqlite_error("copy snapshot", target, error)
+        })
     }
 
     /// Opens the snapshot of `store` for writing, and creates it (with its folder) where there is none.
@@ -177,11 +184,14 @@ impl Snapshot {
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             crate::folder::make(folder).map_err(|error| io_error("create folder", folder, error))?;
         }
+        crate::folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
         let lock = lock(path)?;
         if fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) {
             check_magic(path)?;
         }
-        let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE)?;
+        // SQLite makes the files beside it as this one is.
+        crate::folder::open_or_create(path).map_err(|error| io_error("create snapshot", path, error))?;
+        let mut connection = connect(path)?;
         if !recognise(&connection, path)? {
             create(&mut connection, store).map_err(|error| sqlite_error("create snapshot", path, error))?;
         }
@@ -264,12 +274,8 @@ fn lock(path: &Path) -> Result<File> {
     name.push(".lock");
     let name = PathBuf::from(name);
     // The file stays: removing it would let two processes lock two files of one name.
-    let file = File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&name)
-        .map_err(|error| io_error("create lock file", &name, error))?;
+    let file =
+        crate::folder::open_or_create(&name).map_err(|error| io_error("create lock file", &name, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "open snapshot")
@@ -289,8 +295,9 @@ fn check_magic(path: &Path) -> Result<()> {
 
 /// Readers too ask for write access (and get less on a read-only file): only so can they fold in and
 /// remove the log that a killed writer left.
-fn connect(path: &Path, create: OpenFlags) -> Result<Connection> {
-    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX | create;
+fn connect(path: &Path) -> Result<Connection> {
+    crate::folder::close(path).map_err(|error| io_error("open snapshot", path, error))?;
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
         .and_then(|connection| {
             connection.busy_timeout(BUSY_WAIT)?;
@@ -357,7 +364,7 @@ fn io_error(operation: &'static str, path: &Path, error: std::io::Error) -> Erro
         | std::io::ErrorKind::IsADirectory => ErrorKind::Usage,
         _ => ErrorKind::Internal,
     };
-    Error::new(kind, operation).key(path.display()).message("can't be used").source(error)
+    crate::folder::failed(Error::new(kind, operation).key(path.display()).message("can't be used"), error)
 }
 
 fn full(operation: &'static str, path: &Path) -> Error {

@@ -13,6 +13,7 @@ use dynoxide::Database;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 
 /// Requests that are being served when the engine stops have this long to finish.
 const GRACE: Duration = Duration::from_secs(1);
@@ -127,9 +128,13 @@ fn open(location: &Location) -> Result<Database> {
 fn open_file(path: &Path) -> Result<Database> {
     let unusable = |kind, message: &str| failed(kind, message).key(path.display());
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-        crate::folder::make(directory)
-            .map_err(|cause| unusable(ErrorKind::Usage, "cannot make its directory").source(cause))?;
+        folder::make(directory).map_err(|cause| {
+            folder::failed(unusable(ErrorKind::Usage, "cannot make its directory"), cause)
+        })?;
     }
+    // SQLite makes the files beside it as this one is.
+    folder::open_or_create(path)
+        .map_err(|cause| folder::failed(unusable(ErrorKind::Usage, "cannot write it"), cause))?;
     let text = path.to_str().ok_or_else(|| unusable(ErrorKind::Usage, "its path is not UTF-8"))?;
     let database =
         Database::new(text).map_err(|cause| unusable(ErrorKind::Corrupt, "cannot open it").source(cause))?;

@@ -54,6 +54,8 @@ mod mapping_local;
 mod migration;
 #[cfg(feature = "embedded")]
 mod mode;
+#[cfg(all(feature = "embedded", unix))]
+mod owner;
 mod plan;
 #[cfg(feature = "embedded")]
 mod secrets;

@@ -16,6 +16,7 @@ use super::state::{Meta, Stored};
 use crate::blob::types::Pathname;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 
 const FORMAT: u32 = 1;
 const EXTENSION: &str = "blob";
@@ -42,10 +43,11 @@ impl Disk {
     /// Takes the directory, creating it if needed, and reads what it holds.
     pub(super) fn open(directory: &Path) -> Result<(Self, BTreeMap<Pathname, Stored>)> {
         let failed = |error: io::Error| {
-            Error::new(ErrorKind::Usage, "open the data directory").key(directory.display()).source(error)
+            let failed = Error::new(ErrorKind::Usage, "open the data directory");
+            folder::failed(failed.key(directory.display()), error)
         };
-        crate::folder::make(directory).map_err(failed)?;
-        let lock = File::create(directory.join("lock")).map_err(failed)?;
+        folder::make(directory).map_err(failed)?;
+        let lock = folder::open_or_create(&directory.join("lock")).map_err(failed)?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
@@ -82,7 +84,7 @@ impl Disk {
             meta: stored.meta.clone(),
         };
         let write = || -> io::Result<()> {
-            let mut file = File::create(&unfinished)?;
+            let mut file = folder::create(&unfinished)?;
             let mut line = serde_json::to_vec(&header)?;
             line.push(b'\n');
             file.write_all(&line)?;
@@ -103,10 +105,8 @@ impl Disk {
 }
 
 fn not_saved(pathname: &Pathname, error: io::Error) -> Error {
-    Error::new(ErrorKind::NotApplied, "save a blob")
-        .key(pathname)
-        .message("its file can't be written")
-        .source(error)
+    let failed = Error::new(ErrorKind::NotApplied, "save a blob").key(pathname);
+    folder::failed(failed.message("its file can't be written"), error)
 }
 
 fn read(path: &Path) -> Result<(Pathname, Stored)> {

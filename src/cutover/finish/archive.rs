@@ -19,6 +19,7 @@ use super::interrupted;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Task};
+use crate::folder;
 use crate::target::store::{Scan, Table};
 use crate::value::{Item, Value};
 
@@ -62,11 +63,9 @@ pub fn check_place(file: &Path) -> Result<()> {
 }
 
 fn failed(file: &Path, error: std::io::Error) -> Error {
-    Error::new(ErrorKind::Usage, OPERATION)
-        .key(file.display())
-        .message("it can't be written or read")
-        .hint("name another folder with --archive")
-        .source(error)
+    let failed = Error::new(ErrorKind::Usage, OPERATION).key(file.display());
+    let failed = failed.message("it can't be written or read").hint("name another folder with --archive");
+    folder::failed(failed, error)
 }
 
 fn no_archive(file: &Path, error: std::io::Error) -> Error {
@@ -85,7 +84,7 @@ pub async fn archive(cutover: &Cutover<'_>, file: &Path, cancel: &CancellationTo
         return Ok(Archive { file: file.to_owned(), rows, sha256, found: true });
     }
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    crate::folder::make(directory).map_err(failed)?;
+    folder::make(directory).map_err(failed)?;
     let temporary = tempfile::NamedTempFile::new_in(directory).map_err(failed)?;
     let mut lines = Lines::new(temporary.as_file().try_clone().map_err(failed)?).map_err(failed)?;
     let table = format!("{}-migration", cutover.plan.target.table);
@@ -148,6 +147,7 @@ impl Lines {
 /// Reads an archive to its end, and holds it against what its last line says.
 fn read_back(file: &Path) -> std::io::Result<End> {
     let broken = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, what.to_owned());
+    folder::check(file)?;
     let mut reader = BufReader::new(zstd::stream::read::Decoder::new(File::open(file)?)?);
     let (mut digest, mut lines, mut last) = (sha2::Sha256::new(), 0_u64, String::new());
     loop {
@@ -200,7 +200,7 @@ mod tests {
         let directory = tempfile::TempDir::new().unwrap();
         let file = directory.path().join("a.jsonl.zst");
         let write = |end_rows: u64| {
-            let mut lines = Lines::new(File::create(&file).unwrap()).unwrap();
+            let mut lines = Lines::new(folder::create(&file).unwrap()).unwrap();
             lines.write(&json!({ "archive": "t", "format": 1 })).unwrap();
             for n in 0..3 {
                 let item =
@@ -215,7 +215,7 @@ mod tests {
         let text = String::from_utf8(zstd::stream::decode_all(&whole[..]).unwrap()).unwrap();
         assert!(text.contains(r#"{"b":{"B":"eA=="},"pk":{"N":"2"}}"#), "{text}");
         for cut in [whole.len() - 1, whole.len() / 2, 1] {
-            std::fs::write(&file, &whole[..cut]).unwrap();
+            folder::create(&file).unwrap().write_all(&whole[..cut]).unwrap();
             assert!(read_back(&file).is_err(), "{cut}");
         }
         write(2);
