@@ -40,6 +40,8 @@ pub enum ErrorKind {
     Unrepresentable,
     /// What was read is not what was written: a file, a row or a reply is damaged or of another kind.
     Corrupt,
+    /// No space is left on a local disk, for a temporary file say. Nothing that was saved is lost.
+    NoSpace,
     /// Another process holds what this one needs.
     Busy,
     /// The phase, the epoch or an open session does not allow this.
@@ -85,13 +87,15 @@ pub enum Exit {
     WrongPhase = 6,
     /// The request budget was refused.
     BudgetRefused = 7,
+    /// A local disk is full.
+    NoSpace = 8,
     /// Interrupted; a rerun resumes.
     Interrupted = 130,
 }
 
 impl Exit {
     /// All of them, in the order of their codes.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Done,
         Self::Unexpected,
         Self::Usage,
@@ -100,6 +104,7 @@ impl Exit {
         Self::DriftFound,
         Self::WrongPhase,
         Self::BudgetRefused,
+        Self::NoSpace,
         Self::Interrupted,
     ];
 
@@ -123,6 +128,7 @@ impl Exit {
                 "the phase or the epoch does not allow this, or another process is in the way"
             }
             Self::BudgetRefused => "the request budget does not allow this",
+            Self::NoSpace => "no space is left on a local disk; nothing that was saved is lost",
             Self::Interrupted => "interrupted; a rerun resumes",
         }
     }
@@ -169,6 +175,9 @@ impl ErrorKind {
             ),
             Self::Unrepresentable => (false, Exit::SomeKeysFailed, None),
             Self::Corrupt => (false, Exit::Unexpected, None),
+            Self::NoSpace => {
+                (false, Exit::NoSpace, Some("make room there, then run the same command again to resume"))
+            }
             Self::Busy => (false, Exit::WrongPhase, Some("wait for the other process, or stop it")),
             Self::WrongPhase => {
                 (false, Exit::WrongPhase, Some("`migrate status` shows the phase and the next step"))
@@ -200,6 +209,7 @@ impl ErrorKind {
             | Self::Corrupt => true,
             Self::Denied
             | Self::Suspended
+            | Self::NoSpace
             | Self::Busy
             | Self::WrongPhase
             | Self::Budget
@@ -224,6 +234,7 @@ impl ErrorKind {
             Self::Suspended => "suspended",
             Self::Unrepresentable => "unrepresentable",
             Self::Corrupt => "corrupt",
+            Self::NoSpace => "no-space",
             Self::Busy => "busy",
             Self::WrongPhase => "wrong-phase",
             Self::Budget => "budget",

@@ -4,6 +4,7 @@
 //! All that blobs hold, and all that gives access, is written through here. What was made before, by hand or by an
 //! earlier version, is closed to others where this user owns it.
 
+use std::borrow::Cow;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
 use std::path::{Component, Path, PathBuf};
@@ -131,12 +132,28 @@ fn is_link(path: &Path) -> io::Error {
 
 /// The error of a file or folder that can't be used: what is known of the cause, else as the caller has it.
 #[must_use]
-pub(crate) fn failed(otherwise: Error, error: io::Error) -> Error {
+pub(crate) fn failed(otherwise: Error, path: &Path, error: io::Error) -> Error {
+    if is_full(&error) {
+        let folder =
+            path.ancestors().skip(usize::from(!path.is_dir())).find(|folder| *folder != Path::new(""));
+        return no_space(otherwise.operation().to_owned(), folder.unwrap_or(Path::new("."))).source(error);
+    }
     if error.get_ref().is_some_and(|cause| cause.is::<Link>()) {
         let refused = Error::new(ErrorKind::Usage, otherwise.operation().to_owned()).message(error);
         return refused.hint("put in its place what it leads to, or name another place");
     }
     otherwise.source(error)
+}
+
+/// Whether a disk is full, or what this user may have of it.
+pub(crate) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// The error of a full disk.
+#[must_use]
+pub(crate) fn no_space(operation: impl Into<Cow<'static, str>>, folder: &Path) -> Error {
+    Error::new(ErrorKind::NoSpace, operation).message(format!("no space left in {}", folder.display()))
 }
 
 #[cfg(all(test, unix))]

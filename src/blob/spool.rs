@@ -15,9 +15,13 @@ use super::store::{Body, GetOptions};
 use super::types::ETag;
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::folder;
 
 /// Bodies up to this many bytes are handled as a whole, in memory.
 pub const MEMORY_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// What to do about temporary files that find no room.
+pub(crate) const HINT: &str =
+    "make room there, or name another folder for temporary files in TMPDIR; then run the same command again";
 /// How much of a long body is read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 
@@ -241,7 +245,7 @@ impl Body {
     /// Reads all of it, into memory or, where it is longer than [`MEMORY_BYTES_MAX`], into a temporary file.
     ///
     /// # Errors
-    /// As [`Body::collect`]; `NotApplied` where the temporary file can't be written.
+    /// As [`Body::collect`]; `NoSpace` or `NotApplied` where the temporary file can't be written.
     pub async fn spool(self, max: u64) -> Result<Spooled> {
         if self.length().is_some_and(|length| length <= MEMORY_BYTES_MAX) {
             return Ok(self.collect(max).await?.into());
@@ -270,9 +274,11 @@ impl Body {
 
 /// The error where a temporary file can't be written or read.
 pub(crate) fn unwritten(error: io::Error) -> Error {
-    Error::new(ErrorKind::NotApplied, "keep a long body in a temporary file")
-        .message(error)
-        .hint("make room in the directory for temporary files (TMPDIR), then run the same command again")
+    const OPERATION: &str = "keep a long body in a temporary file";
+    if folder::is_full(&error) {
+        return folder::no_space(OPERATION, &std::env::temp_dir()).hint(HINT).source(error);
+    }
+    Error::new(ErrorKind::NotApplied, OPERATION).message(error).hint(HINT)
 }
 
 #[cfg(test)]

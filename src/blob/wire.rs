@@ -446,9 +446,11 @@ impl Code {
             ErrorKind::Denied => Self::Forbidden,
             ErrorKind::Suspended => Self::StoreSuspended,
             ErrorKind::Throttled { .. } => Self::RateLimited,
-            ErrorKind::NotApplied | ErrorKind::Busy | ErrorKind::WrongPhase | ErrorKind::Interrupted => {
-                Self::ServiceUnavailable
-            }
+            ErrorKind::NotApplied
+            | ErrorKind::NoSpace
+            | ErrorKind::Busy
+            | ErrorKind::WrongPhase
+            | ErrorKind::Interrupted => Self::ServiceUnavailable,
             ErrorKind::OutcomeUnknown
             | ErrorKind::Corrupt
             | ErrorKind::Budget

@@ -203,7 +203,7 @@ async fn copy(
     }
     crate::folder::make(directory).map_err(|error| {
         let failed = refused(ErrorKind::Usage, format!("{} can't be made", directory.display()));
-        crate::folder::failed(failed, error)
+        crate::folder::failed(failed, directory, error)
     })?;
     // Named after what is in it: a later export has a file of its own, and never takes the place of this one.
     let digest = manifest.digest.to_string();

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &GatewayCert, context: &Context) -> anyhow::Result<Exit>
     }
     let made = names.certify(context.clock.now())?;
     let [ca, certificate, key] = files;
-    folder::make(&args.out).map_err(|error| folder::failed(failed(&args.out), error))?;
+    folder::make(&args.out).map_err(|error| folder::failed(failed(&args.out), &args.out, error))?;
     create(&key, &made.key)?;
     create(&certificate, &made.certificate)?;
     create(&ca, &made.authority)?;
@@ -103,7 +103,7 @@ fn create(path: &Path, text: &str) -> Result<()> {
     let written = folder::create_new(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| match error.kind() {
         io::ErrorKind::AlreadyExists => not_overwritten(path),
-        _ => folder::failed(failed(path), error),
+        _ => folder::failed(failed(path), path, error),
     })
 }
 

@@ -181,10 +181,8 @@ fn save(path: &Path, text: &str, force: bool) -> Result<()> {
     options.write(true).create(force).truncate(force).create_new(!force);
     let written = options.open(path).and_then(|mut file| file.write_all(text.as_bytes()));
     written.map_err(|error| {
-        Error::new(ErrorKind::Usage, "write the plan")
-            .key(path.display())
-            .message("can't be written")
-            .source(error)
+        let failed = Error::new(ErrorKind::Usage, "write the plan").key(path.display());
+        crate::folder::failed(failed.message("can't be written"), path, error)
     })
 }
 

@@ -184,7 +184,11 @@ impl Stores {
     pub(crate) fn session_name(&self, kind: &str) -> Result<String> {
         let path = self.directory.join("instance");
         let failed = |error: std::io::Error| {
-            folder::failed(Error::new(ErrorKind::Usage, "name this instance").key(path.display()), error)
+            folder::failed(
+                Error::new(ErrorKind::Usage, "name this instance").key(path.display()),
+                &path,
+                error,
+            )
         };
         folder::make(&self.directory).map_err(failed)?;
         match folder::create_new(&path) {
@@ -203,7 +207,7 @@ impl Stores {
     pub(crate) fn write_ticks(&self, ticks: &BTreeMap<String, bool>) -> Result<usize> {
         let path = &self.plan.path;
         let failed = |error: std::io::Error| {
-            Error::new(ErrorKind::Usage, "write the plan").key(path.display()).source(error)
+            folder::failed(Error::new(ErrorKind::Usage, "write the plan").key(path.display()), path, error)
         };
         let before = std::fs::read_to_string(path).map_err(failed)?;
         let after = self.plan.document.with_ticks(ticks);

@@ -384,7 +384,7 @@ fn may_write(mode: Option<Mode>, authority: Option<Authority>) -> Result<Mode> {
 fn lock(directory: &Path, name: &str) -> Result<File> {
     let path = directory.join(format!("session-{name}.lock"));
     let failed = |error: std::io::Error| {
-        folder::failed(Error::new(ErrorKind::Usage, "lock the session").key(path.display()), error)
+        folder::failed(Error::new(ErrorKind::Usage, "lock the session").key(path.display()), &path, error)
     };
     folder::make(directory).map_err(failed)?;
     let file = folder::open_or_create(&path).map_err(failed)?;

@@ -135,6 +135,7 @@ const fn stops(kind: ErrorKind) -> bool {
     match kind {
         ErrorKind::Denied
         | ErrorKind::Suspended
+        | ErrorKind::NoSpace
         | ErrorKind::Budget
         | ErrorKind::Interrupted
         | ErrorKind::Busy

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension as _, TransactionBehavior};
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::{folder, scratch};
 
 /// "MgSn": tells `file` and us that this SQLite file is a snapshot.
 const APPLICATION_ID: i32 = 0x4d67_536e;
@@ -122,7 +123,7 @@ impl Snapshot {
     /// `Corrupt` for one that is cut off or damaged. Each names the file.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        crate::folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
+        folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
         let bytes = match fs::metadata(path) {
             Ok(metadata) => metadata.len(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -166,7 +167,7 @@ impl Snapshot {
         })?;
         let connection = connect(self.path())?;
         // Into an empty file, so that it is its owner's from the beginning.
-        crate::folder::create_new(target).map_err(|error| io_error("copy snapshot", target, error))?;
+        folder::create_new(target).map_err(|error| io_error("copy snapshot", target, error))?;
         let copied = connection.execute("VACUUM INTO ?1", [text]);
         copied.map(drop).map_err(|error| {
             // What was copied is no snapshot yet; if it can't be removed, it is refused as what it is.
@@ -182,15 +183,15 @@ impl Snapshot {
     pub fn create_or_open(path: impl AsRef<Path>, store: &str) -> Result<Self> {
         let path = path.as_ref();
         if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            crate::folder::make(folder).map_err(|error| io_error("create folder", folder, error))?;
+            folder::make(folder).map_err(|error| io_error("create folder", folder, error))?;
         }
-        crate::folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
+        folder::check(path).map_err(|error| io_error("open snapshot", path, error))?;
         let lock = lock(path)?;
         if fs::metadata(path).is_ok_and(|metadata| metadata.len() > 0) {
             check_magic(path)?;
         }
         // SQLite makes the files beside it as this one is.
-        crate::folder::open_or_create(path).map_err(|error| io_error("create snapshot", path, error))?;
+        folder::open_or_create(path).map_err(|error| io_error("create snapshot", path, error))?;
         let mut connection = connect(path)?;
         if !recognise(&connection, path)? {
             create(&mut connection, store).map_err(|error| sqlite_error("create snapshot", path, error))?;
@@ -274,8 +275,7 @@ fn lock(path: &Path) -> Result<File> {
     name.push(".lock");
     let name = PathBuf::from(name);
     // The file stays: removing it would let two processes lock two files of one name.
-    let file =
-        crate::folder::open_or_create(&name).map_err(|error| io_error("create lock file", &name, error))?;
+    let file = folder::open_or_create(&name).map_err(|error| io_error("create lock file", &name, error))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(Error::new(ErrorKind::Busy, "open snapshot")
@@ -296,7 +296,7 @@ fn check_magic(path: &Path) -> Result<()> {
 /// Readers too ask for write access (and get less on a read-only file): only so can they fold in and
 /// remove the log that a killed writer left.
 fn connect(path: &Path) -> Result<Connection> {
-    crate::folder::close(path).map_err(|error| io_error("open snapshot", path, error))?;
+    folder::close(path).map_err(|error| io_error("open snapshot", path, error))?;
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     Connection::open_with_flags(path, flags)
         .and_then(|connection| {
@@ -357,27 +357,23 @@ fn stored_name(connection: &Connection, path: &Path) -> Result<String> {
 
 fn io_error(operation: &'static str, path: &Path, error: std::io::Error) -> Error {
     let kind = match error.kind() {
-        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => return full(operation, path),
         std::io::ErrorKind::PermissionDenied
         | std::io::ErrorKind::ReadOnlyFilesystem
         | std::io::ErrorKind::NotADirectory
         | std::io::ErrorKind::IsADirectory => ErrorKind::Usage,
         _ => ErrorKind::Internal,
     };
-    crate::folder::failed(Error::new(kind, operation).key(path.display()).message("can't be used"), error)
-}
-
-fn full(operation: &'static str, path: &Path) -> Error {
-    Error::new(ErrorKind::NotApplied, operation)
-        .key(path.display())
-        .message("no space is left for the snapshot")
-        .hint("free some space, then run the same command again: what was saved stays, and it resumes there")
+    folder::failed(Error::new(kind, operation).key(path.display()).message("can't be used"), path, error)
 }
 
 /// What an error of SQLite means, in one place.
 fn sqlite_error(operation: &'static str, path: &Path, error: rusqlite::Error) -> Error {
+    if scratch::is_full(&error) {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let full = folder::no_space(operation, folder.unwrap_or(Path::new("."))).key(path.display());
+        return full.source(error);
+    }
     let (kind, message) = match error.sqlite_error_code() {
-        Some(ErrorCode::DiskFull) => return full(operation, path).source(error),
         Some(ErrorCode::DatabaseCorrupt) => (ErrorKind::Corrupt, "the file is damaged or cut off"),
         Some(ErrorCode::NotADatabase) => return foreign(path, "the file is not a snapshot").source(error),
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {

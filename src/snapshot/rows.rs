@@ -16,6 +16,7 @@ use crate::blob::{ETag, Pathname, Spooled, Version};
 use crate::converge::{Bodies, SavedBody};
 use crate::digest::Digest;
 use crate::error::{Error, Result};
+use crate::folder;
 use crate::mapping::Rule;
 
 /// The length of a chunk before compression.
@@ -161,7 +162,7 @@ impl Snapshot {
         let Some((held, body)) = found else { return Ok(None) };
         match body {
             Ok(body) if body.length() == held.size && body.sha256() == held.sha256 => Ok(Some((held, body))),
-            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => Err(unwritten(error)),
+            Err(error) if folder::is_full(&error) => Err(unwritten(error)),
             Ok(_) => Err(self.damaged(format!("the body of {pathname} is not the one that was saved"))),
             Err(error) => {
                 Err(self.damaged(format!("the body of {pathname} can't be unpacked")).source(error))

@@ -69,9 +69,9 @@ async fn a_full_disk_stops_the_export_and_loses_nothing() {
     let snapshot = Snapshot::create_or_open(&path, "demo").unwrap();
     bound_pages(&snapshot, 100).await;
     let error = export.run(&snapshot, &cancel).await.unwrap_err();
-    assert_eq!(error.kind(), ErrorKind::NotApplied);
+    assert_eq!(error.kind(), ErrorKind::NoSpace);
     let text = error.to_string();
-    assert!(text.contains("no space is left") && text.contains("a.snapshot"), "{text}");
+    assert!(text.contains("no space left in") && text.contains("a.snapshot"), "{text}");
     drop(snapshot);
 
     let snapshot = Snapshot::create_or_open(&path, "demo").unwrap();

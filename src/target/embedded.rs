@@ -129,12 +129,12 @@ fn open_file(path: &Path) -> Result<Database> {
     let unusable = |kind, message: &str| failed(kind, message).key(path.display());
     if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
         folder::make(directory).map_err(|cause| {
-            folder::failed(unusable(ErrorKind::Usage, "cannot make its directory"), cause)
+            folder::failed(unusable(ErrorKind::Usage, "cannot make its directory"), path, cause)
         })?;
     }
     // SQLite makes the files beside it as this one is.
     folder::open_or_create(path)
-        .map_err(|cause| folder::failed(unusable(ErrorKind::Usage, "cannot write it"), cause))?;
+        .map_err(|cause| folder::failed(unusable(ErrorKind::Usage, "cannot write it"), path, cause))?;
     let text = path.to_str().ok_or_else(|| unusable(ErrorKind::Usage, "its path is not UTF-8"))?;
     let database =
         Database::new(text).map_err(|cause| unusable(ErrorKind::Corrupt, "cannot open it").source(cause))?;

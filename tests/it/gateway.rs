@@ -100,9 +100,13 @@ impl Gateway {
 
     /// The same where so many open files are the soft limit.
     pub(crate) fn start_with_open_files(sandbox: &Sandbox, open_files: u32) -> Self {
-        let script = format!("ulimit -Sn {open_files} && exec \"$0\" \"$@\"");
-        let shell = ["-c", &script, env!("CARGO_BIN_EXE_migrate")];
-        Self::of(sandbox, sandbox.other("/bin/sh", &[&shell[..], &Self::all(&[])].concat()))
+        Self::start_by(sandbox, &format!("ulimit -Sn {open_files} && exec \"$0\" \"$@\""), &[])
+    }
+
+    /// The same by a script of the shell, which runs `"$0" "$@"`.
+    pub(crate) fn start_by(sandbox: &Sandbox, script: &str, arguments: &[&str]) -> Self {
+        let shell = ["-c", script, env!("CARGO_BIN_EXE_migrate")];
+        Self::of(sandbox, sandbox.other("/bin/sh", &[&shell[..], &Self::all(arguments)].concat()))
     }
 
     fn all<'a>(arguments: &[&'a str]) -> Vec<&'a str> {

@@ -44,7 +44,7 @@ impl Disk {
     pub(super) fn open(directory: &Path) -> Result<(Self, BTreeMap<Pathname, Stored>)> {
         let failed = |error: io::Error| {
             let failed = Error::new(ErrorKind::Usage, "open the data directory");
-            folder::failed(failed.key(directory.display()), error)
+            folder::failed(failed.key(directory.display()), directory, error)
         };
         folder::make(directory).map_err(failed)?;
         let lock = folder::open_or_create(&directory.join("lock")).map_err(failed)?;
@@ -91,12 +91,12 @@ impl Disk {
             file.write_all(&stored.body)?;
             fs::rename(&unfinished, &path)
         };
-        write().map_err(|error| not_saved(pathname, error))
+        write().map_err(|error| not_saved(pathname, &self.directory, error))
     }
 
     /// Removes a blob.
     pub(super) fn remove(&self, pathname: &Pathname) -> Result<()> {
-        fs::remove_file(self.path(pathname)).map_err(|error| not_saved(pathname, error))
+        fs::remove_file(self.path(pathname)).map_err(|error| not_saved(pathname, &self.directory, error))
     }
 
     fn path(&self, pathname: &Pathname) -> PathBuf {
@@ -104,9 +104,9 @@ impl Disk {
     }
 }
 
-fn not_saved(pathname: &Pathname, error: io::Error) -> Error {
+fn not_saved(pathname: &Pathname, directory: &Path, error: io::Error) -> Error {
     let failed = Error::new(ErrorKind::NotApplied, "save a blob").key(pathname);
-    folder::failed(failed.message("its file can't be written"), error)
+    folder::failed(failed.message("its file can't be written"), directory, error)
 }
 
 fn read(path: &Path) -> Result<(Pathname, Stored)> {

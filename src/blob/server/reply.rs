@@ -40,14 +40,23 @@ impl Refusal {
 impl From<Error> for Refusal {
     fn from(error: Error) -> Self {
         let code = Code::of(error.kind());
-        if code.status().is_server_error() {
+        // A full disk stays full until whoever runs the server acts.
+        let is_full = error.kind() == ErrorKind::NoSpace;
+        if is_full {
+            tracing::error!(error = &error as &dyn std::error::Error, "a request failed");
+        } else if code.status().is_server_error() {
             tracing::warn!(error = &error as &dyn std::error::Error, "a request failed");
         }
         let retry_after = match error.kind() {
             ErrorKind::Throttled { retry_after } => Some(retry_after.unwrap_or(Duration::from_secs(1))),
             _ => None,
         };
-        let message = error.detail().map_or_else(|| error.to_string(), ToOwned::to_owned);
+        let message = match error.detail() {
+            // Its folder is nobody else's business.
+            _ if is_full => "the server has no space left; try again later".to_owned(),
+            Some(detail) => detail.to_owned(),
+            None => error.to_string(),
+        };
         Self { code, message, retry_after }
     }
 }

@@ -65,7 +65,7 @@ pub fn check_place(file: &Path) -> Result<()> {
 fn failed(file: &Path, error: std::io::Error) -> Error {
     let failed = Error::new(ErrorKind::Usage, OPERATION).key(file.display());
     let failed = failed.message("it can't be written or read").hint("name another folder with --archive");
-    folder::failed(failed, error)
+    folder::failed(failed, file, error)
 }
 
 fn no_archive(file: &Path, error: std::io::Error) -> Error {

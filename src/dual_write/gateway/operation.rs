@@ -417,6 +417,7 @@ fn reply_of(outcome: &Result<Option<Head>>) -> Reply {
         | ErrorKind::Unrepresentable => Reply::Seen,
         ErrorKind::OutcomeUnknown
         | ErrorKind::Corrupt
+        | ErrorKind::NoSpace
         | ErrorKind::Busy
         | ErrorKind::WrongPhase
         | ErrorKind::Budget

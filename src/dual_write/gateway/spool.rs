@@ -14,7 +14,7 @@ const MEMORY_BYTES_MAX: u64 = 256 * 1024;
 /// Receives a body to its end.
 ///
 /// # Errors
-/// `NotApplied` where it ends early; `Internal` where the disk can't hold it; what the stream reports.
+/// `NotApplied` where it ends early; `NoSpace` where the disk can't hold it; what the stream reports.
 pub(super) async fn receive(body: Body) -> Result<Spooled> {
     let expected = body.length();
     let mut stream = body.into_stream();

@@ -119,7 +119,7 @@ impl Call<'_> {
             },
             ErrorKind::NotFound => error.hint("run `migrate provision` to create what is missing"),
             ErrorKind::Usage => error.hint("compare the plan's `[target]` with the table"),
-            ErrorKind::Internal if disk_fails(&message) => error.hint(
+            ErrorKind::NoSpace | ErrorKind::Internal if disk_fails(&message) => error.hint(
                 "nothing was lost; free some space on the disk of the embedded tables, then run the same command again",
             ),
             _ => error,
@@ -128,6 +128,8 @@ impl Call<'_> {
 
     fn kind_of(&self, code: &str, message: &str, status: u16) -> ErrorKind {
         match code {
+            // The embedded engine's, in SQLite's words.
+            _ if message.contains(DISK_FULL) => ErrorKind::NoSpace,
             "ProvisionedThroughputExceededException"
             | "ProvisionedThroughputExceeded"
             | "ThrottlingException"
@@ -188,9 +190,12 @@ impl Call<'_> {
     }
 }
 
+/// SQLite's words for a disk that is full.
+const DISK_FULL: &str = "database or disk is full";
+
 /// Whether SQLite's words for a disk that is full, or can't be written, are in a message.
 fn disk_fails(message: &str) -> bool {
-    message.contains("database or disk is full") || message.contains("disk I/O error")
+    message.contains(DISK_FULL) || message.contains("disk I/O error")
 }
 
 /// Whether the connection was never made, so that nothing was sent.
@@ -285,6 +290,7 @@ mod tests {
         for words in ["backend: I/O error: disk I/O error", "backend: I/O error: database or disk is full"] {
             let error = CALL.service_error("InternalServerError", Some(words), 500);
             assert!(!error.kind().policy().retry && error.advice().unwrap().contains("disk"), "{error}");
+            assert_eq!(error.kind() == ErrorKind::NoSpace, words.contains("full"), "{error}");
         }
         let busy = CALL.service_error("InternalServerError", Some("try again"), 500);
         assert_ne!(busy.kind(), ErrorKind::Internal);
