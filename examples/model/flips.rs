@@ -121,6 +121,8 @@ pub(crate) struct Flips {
     pub(crate) leaving: Authority,
     /// What both stores hold at first.
     pub(crate) initial: Held,
+    /// Whether the second gateway runs under a plan that does not map the pathname: it passes writes on to Blob.
+    pub(crate) other_plan: bool,
     /// The writes of each gateway.
     pub(crate) scripts: [&'static [Op]; 2],
     /// The steps that each operator takes.
@@ -158,6 +160,15 @@ impl Flips {
         self.flaws.contains(&flaw)
     }
 
+    /// What is reached at last.
+    pub(crate) const fn comes_to(&self) -> &'static str {
+        if self.other_plan { REFUSED } else { COMMITS }
+    }
+
+    const fn has_other_plan(&self, who: Who) -> bool {
+        self.other_plan && who == 1
+    }
+
     pub(crate) const fn op(&self, write: usize) -> Op {
         self.scripts[write / SCRIPT_MAX][write % SCRIPT_MAX]
     }
@@ -172,7 +183,9 @@ pub(crate) const DIVERGED: &str = "no intent and no note left, both sides differ
 /// Nobody writes to Blob past the gateways here.
 pub(crate) const FOREIGN: &str = "what is ours is taken for foreign";
 /// The model comes to an end even when everything went wrong that can.
-pub(crate) const COMMITS: &str = "committed, whatever went wrong";
+const COMMITS: &str = "committed, whatever went wrong";
+/// As long as a gateway runs under another plan, no flip gets through.
+const REFUSED: &str = "refused, since a gateway runs under another plan";
 
 impl Flips {
     fn operator(&self, goals: &'static [Authority], cancel_found: bool) -> Operator {
@@ -193,6 +206,12 @@ impl Flips {
     /// The steps of a gateway's writes.
     fn of_write(&self, world: &World, number: usize, steps: &mut Vec<Step>) {
         let gateway = &world.gateways[number];
+        if self.has_other_plan(number) {
+            if usize::from(gateway.written) < self.scripts[number].len() {
+                steps.push(Step::Begins(number));
+            }
+            return;
+        }
         match &gateway.work {
             Work::No => {
                 let more = usize::from(gateway.written) < self.scripts[number].len();
@@ -459,6 +478,14 @@ impl Model for Flips {
                 spent == [0; 6] && usize::from(world.mode.epoch) >= commits && world.told != 0
             }),
         ];
+        if self.other_plan {
+            // What goes past the mirror is found by sweeps, once nobody writes so any more.
+            all.retain(|property| property.name == LOST);
+            all.push(Property::sometimes(REFUSED, |_, world: &World| {
+                let mut flips = world.operators.iter().flatten().map(|operator| operator.flip.next());
+                world.told != 0 && flips.any(|next| next == Next::Done(Done::OtherPlan))
+            }));
+        }
         all.retain(|property| self.only.is_none_or(|only| only == property.name));
         all
     }

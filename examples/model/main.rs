@@ -77,7 +77,7 @@ fn main() -> ExitCode {
     }
     let all = flips::cases::DEFAULT.iter().chain(flips::cases::FULL.iter().filter(|_| full));
     for flips in all.filter(|flips| is_named(flips.name)) {
-        let (states, holds) = explore(flips.name, 1, flips, flips::COMMITS);
+        let (states, holds) = explore(flips.name, 1, flips, flips.comes_to());
         total += states;
         sound &= holds;
     }

@@ -252,6 +252,7 @@ mod tests {
             began: at(0),
             renewed: Some(at(100)),
             epoch: None,
+            writers: None,
             ended: None,
             acknowledged: None,
             gap: None,

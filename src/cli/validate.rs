@@ -209,7 +209,7 @@ async fn session(context: &Context, stores: &Stores, authority: Option<Authority
         kind: SessionKind::Repair,
         name: &stores.session_name("repair")?,
         plan_hash: &stores.plan_hash,
-        timing: &stores.plan.plan.timing,
+        plan: &stores.plan.plan,
         directory: &stores.directory,
         authority,
     };

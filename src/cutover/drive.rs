@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::drain::converge_all;
 use super::observe::Observer;
 use super::way_back::{Named, WayBack, named, still_doubtful};
-use super::{Cutover, Flip, closed, evidence, raced};
+use super::{Cutover, Flip, closed, evidence, other_plans, raced};
 use crate::blob::Pathname;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -40,6 +40,8 @@ pub(super) struct Drive<'a> {
     began: Duration,
     /// Sessions that have not acknowledged, and why that matters.
     awaited: Vec<String>,
+    /// Sessions under another plan.
+    other_plan: Vec<SessionRow>,
     /// What the way back writes Blob with: from before the hold.
     way_back: Option<WayBack>,
     /// What stood in the way of the commit last.
@@ -56,9 +58,10 @@ impl<'a> Drive<'a> {
             target,
             judged: mode.clone(),
             mode,
-            observer: Observer::new(mode_epoch, cutover.clock().clone(), &cutover.plan.timing),
+            observer: Observer::new(mode_epoch, cutover.clock().clone(), cutover.plan),
             began: Duration::ZERO,
             awaited: Vec::new(),
+            other_plan: Vec::new(),
             way_back: None,
             in_the_way: Named::default(),
             commit: None,
@@ -311,10 +314,15 @@ impl<'a> Drive<'a> {
         let sessions = self.others().await?;
         self.observer.look(&sessions);
         self.awaited.clear();
+        self.other_plan.clear();
         let mut seen = Vec::new();
         for row in &sessions {
             let one = self.observer.seen(row);
-            if verdict(Rules::SOUND, self.leaving(), hold, &one) == Verdict::Awaited {
+            let verdict = verdict(Rules::SOUND, self.leaving(), hold, &one);
+            if verdict == Verdict::OtherPlan {
+                self.other_plan.push(row.clone());
+            }
+            if verdict == Verdict::Awaited {
                 let gap = if one.gap { ": writes went on without notes" } else { "" };
                 self.awaited.push(format!("{} ({}){gap}", row.name, row.kind));
             }
@@ -378,7 +386,10 @@ impl<'a> Drive<'a> {
             self.failed.get_or_insert(error);
             return Ok(false);
         }
-        let to = held.stepped(self.target, None, self.cutover.clock().now(), self.cutover.plan_hash);
+        let mut to = held.stepped(self.target, None, self.cutover.clock().now(), self.cutover.plan_hash);
+        if self.leaving() == Authority::Source {
+            to.writers = Some(self.cutover.writers().digest);
+        }
         let audit = Audit {
             hold: held.hold.as_ref().map(|hold| hold.id.clone()).unwrap_or_default(),
             pause_ms: self.held_ms(),
@@ -438,6 +449,7 @@ impl<'a> Drive<'a> {
                 self.awaited.join(", ")
             ))
             .hint("a process that runs should be seen to; one that is stopped for good is named with --without NAME, or started again under its name, which ends its session"),
+            Done::OtherPlan => other_plans(self.other_plan.iter()),
             Done::NotDrained(count) => wrong(format!(
                 "{count} pathnames could not be made equal in time, so the hold was cancelled{}",
                 named_in(&self.in_the_way.behind)

@@ -30,7 +30,7 @@ use crate::gate::{
     Facts, Gate, GateState, indexes_complete, judge, rollback_drilled, shadow_reads, table_ready,
     writers_stopped,
 };
-use crate::plan::{CaptureMode, Plan};
+use crate::plan::{CaptureMode, Plan, Writers};
 use crate::protocol::canary::Share;
 use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::target::control::{Audit, Control, Mode, SessionKind, SessionRow, SessionState};
@@ -157,7 +157,7 @@ impl Cutover<'_> {
     /// The gates by what is stored, and the sessions that are open.
     async fn judged(&self, mode: Option<Mode>, from: Phase, epoch: Epoch, target: Phase) -> Result<Standing> {
         let now = self.clock().now();
-        let mut facts = Facts::read(self.control(), now, self.plan_hash, epoch, &self.plan.timing).await?;
+        let mut facts = Facts::read(self.control(), now, self.plan_hash, epoch, self.plan).await?;
         if let Some(mode) = &mode {
             shadow_reads::gather(self.control(), self.plan, mode, &mut facts).await?;
         }
@@ -191,6 +191,7 @@ impl Cutover<'_> {
         }
         closed(&standing)?;
         bystanders(&standing, self.plan.capture.mode)?;
+        self.one_plan(&standing)?;
         let flip = Drive::new(self, standing.target, mode).run(cancel_hold).await?;
         if flip.from == Phase::Cutover {
             // Nothing exercises the way back as taking it does.
@@ -202,6 +203,20 @@ impl Cutover<'_> {
             }
         }
         Ok(flip)
+    }
+
+    fn writers(&self) -> Writers {
+        Writers::of(self.plan)
+    }
+
+    /// Refuses a step to `shadow` or beyond while a process runs under another plan.
+    fn one_plan(&self, standing: &Standing) -> Result<()> {
+        let own = Some(self.writers().digest);
+        let mut others = standing.open_sessions.iter().filter(|row| row.writers != own).peekable();
+        if standing.target == Phase::Capture || others.peek().is_none() {
+            return Ok(());
+        }
+        Err(other_plans(others))
     }
 
     /// Ends the open sessions of these names: the operator's word that their processes are stopped. It is kept
@@ -277,10 +292,12 @@ impl Cutover<'_> {
     /// Replaces the mode item, if it is still `seen`. A lost reply is asked for again: the item that is
     /// there tells whether it was this one.
     async fn change(&self, seen: &Mode, to: &Mode, audit: Option<&Audit>) -> Result<bool> {
+        // For whoever comes under another plan later: told then in what it differs.
+        let writers = to.writers.filter(|digest| seen.writers != Some(*digest)).map(|_| self.writers());
         let mut attempts = 3;
         loop {
             attempts -= 1;
-            match self.control().flip(seen, to, audit).await {
+            match self.control().flip_under(seen, to, audit, writers.as_ref()).await {
                 Err(error) if error.kind() == ErrorKind::OutcomeUnknown && attempts > 0 => {}
                 outcome => return outcome,
             }
@@ -312,6 +329,14 @@ fn closed(standing: &Standing) -> Result<()> {
     Err(Error::new(ErrorKind::GateClosed, "cut over")
         .message(format!("closed: {}", closed.join(", ")))
         .hint("`migrate cutover --dry-run` says what opens each gate"))
+}
+
+/// Processes that run under another plan.
+fn other_plans<'a>(rows: impl Iterator<Item = &'a SessionRow>) -> Error {
+    let names: Vec<String> = rows.map(|row| format!("{} ({})", row.name, row.kind)).collect();
+    Error::new(ErrorKind::WrongPhase, "cut over")
+        .message(format!("running under another plan than this one: {}", names.join(", ")))
+        .hint("restart each under this plan (its session names what it maps, and how writers agree with each other); one that is gone is named with --without NAME")
 }
 
 /// Beside gateways, loads and repairs do not acknowledge: writes would be held for nothing.

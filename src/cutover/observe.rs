@@ -7,7 +7,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 
 use crate::clock::Clock;
-use crate::plan::TimingPlan;
+use crate::digest::Digest;
+use crate::plan::{Plan, Writers};
 use crate::protocol::flip::{Life, Process, Seen};
 use crate::protocol::phase::Epoch;
 use crate::protocol::session::lapsed;
@@ -17,6 +18,8 @@ use crate::target::control::{IntentRow, IntentState, SessionKind, SessionRow, Se
 pub(super) struct Observer {
     /// The epoch that is to be left.
     epoch: Epoch,
+    /// What the operator's plan says to writers.
+    writers: Digest,
     clock: Arc<dyn Clock>,
     lease: Duration,
     late_write_max: Duration,
@@ -27,9 +30,10 @@ pub(super) struct Observer {
 }
 
 impl Observer {
-    pub(super) fn new(epoch: Epoch, clock: Arc<dyn Clock>, timing: &TimingPlan) -> Self {
+    pub(super) fn new(epoch: Epoch, clock: Arc<dyn Clock>, plan: &Plan) -> Self {
+        let (timing, writers) = (&plan.timing, Writers::of(plan).digest);
         let (lease, late_write_max) = (timing.lease.0, timing.late_write_max.0);
-        Self { epoch, clock, lease, late_write_max, open: HashMap::new(), ends: HashMap::new() }
+        Self { epoch, writers, clock, lease, late_write_max, open: HashMap::new(), ends: HashMap::new() }
     }
 
     /// Takes note of the sessions as they were just read.
@@ -97,6 +101,7 @@ impl Observer {
             life: self.life(row),
             acknowledged: row.acknowledged.clone(),
             gap: row.gap.is_some(),
+            same_plan: row.writers == Some(self.writers),
         }
     }
 

@@ -27,6 +27,7 @@ impl Cutover<'_> {
         cancel_hold: bool,
     ) -> Result<Flip> {
         closed(standing)?;
+        self.one_plan(standing)?;
         if let Some(hold) = &seen.hold {
             if !cancel_hold {
                 return Err(Error::new(ErrorKind::WrongPhase, "cut over")

@@ -66,7 +66,8 @@ pub fn steps(standing: &Standing, cancel_hold: bool, hold_limit: impl Display) -
             }
             Next::LookAtSessions(hold) => {
                 let (process, life) = (Process::Gateway, Life::Open);
-                flip.sessions(&[Seen { process, life, acknowledged: Some(hold), gap: false }], false);
+                let seen = Seen { process, life, acknowledged: Some(hold), gap: false, same_plan: true };
+                flip.sessions(&[seen], false);
                 let names: Vec<String> = standing
                     .open_sessions
                     .iter()

@@ -44,7 +44,7 @@ impl WayBack {
             kind: SessionKind::Operator,
             name: &cutover.name,
             plan_hash: cutover.plan_hash,
-            timing: &cutover.plan.timing,
+            plan: cutover.plan,
             directory: cutover.directory,
             authority: Some(Authority::Target),
         };

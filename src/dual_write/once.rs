@@ -81,7 +81,7 @@ impl Once<'_> {
             kind: SessionKind::Backfill,
             name: self.name,
             plan_hash: self.plan_hash,
-            timing: &self.plan.timing,
+            plan: self.plan,
             directory: self.directory,
             authority: Some(Authority::Source),
         };

@@ -112,8 +112,8 @@ impl Serve<'_> {
     /// the session is ended.
     ///
     /// # Errors
-    /// `Usage` for an address that can't be bound, or tables of other stores; `Busy` and `WrongPhase` from
-    /// the session.
+    /// `Usage` for an address that can't be bound, tables of other stores, or a plan that is not that of the cutover;
+    /// `Busy` and `WrongPhase` from the session.
     pub async fn run(&self, events: &Events, cancel: &CancellationToken) -> Result<ServeReport> {
         let Converger { control, .. } = self.converger;
         control.ensure_header(self.header).await?;
@@ -129,7 +129,7 @@ impl Serve<'_> {
             kind: if with_gateway { SessionKind::Gateway } else { SessionKind::Backfill },
             name: self.name,
             plan_hash: self.plan_hash,
-            timing: &self.plan.timing,
+            plan: self.plan,
             directory: self.directory,
             authority: None,
         };
@@ -177,6 +177,9 @@ impl Serve<'_> {
             events.report(Event::Warning(error.to_string()));
         }
         following.await.ok();
+        if let Some(refused) = gateway.refused() {
+            return Err(refused);
+        }
         report.gateway = with_gateway.then(|| gateway.counts());
         report.canary = Some(gateway.canary()).filter(|counts| *counts != Counts::default());
         report.compared = Some(gateway.compared()).filter(|reads| *reads != Reads::default());

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
 use crate::folder;
-use crate::plan::TimingPlan;
+use crate::plan::{Plan, Writers};
 use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::protocol::session::Lease;
 use crate::target::control::{Control, Mode, SessionKind, SessionRow, SessionState, names};
@@ -33,6 +33,7 @@ struct Shared {
     control: Control,
     clock: Arc<dyn Clock>,
     timing: Timing,
+    writers: Arc<Writers>,
     row: Mutex<SessionRow>,
     lease: Mutex<Lease>,
     /// One renewal at a time: two of one counter would end the session.
@@ -63,8 +64,8 @@ pub struct Opening<'a> {
     pub name: &'a str,
     /// The plan's hash, for the mode item where this is the first command that writes.
     pub plan_hash: &'a str,
-    /// Windows.
-    pub timing: &'a TimingPlan,
+    /// The plan: its windows, and what writers must agree on.
+    pub plan: &'a Plan,
     /// Where lock files lie.
     pub directory: &'a Path,
     /// The store that must be right; none where either may be.
@@ -76,8 +77,8 @@ impl Session {
     /// row, and only then reads the mode, which must have the authority that is asked for and no hold.
     ///
     /// # Errors
-    /// `Busy` where a live process has this name; `WrongPhase` where the mode does not allow to write;
-    /// what the store reports.
+    /// `Busy` where a live process has this name; `WrongPhase` where the mode does not allow to write; `Usage` where
+    /// DynamoDB is the authority under another plan; what the store reports.
     pub async fn open(control: Control, clock: Arc<dyn Clock>, opening: Opening<'_>) -> Result<Self> {
         let lock = lock(opening.directory, opening.name)?;
         close_predecessors(&control, clock.as_ref(), opening.name).await?;
@@ -85,9 +86,10 @@ impl Session {
         let now = clock.now();
         let initial = Mode::begun(now, opening.plan_hash);
         control.ensure_mode(&initial).await?;
-        let timing = Timing { lease: opening.timing.lease.0, renew: opening.timing.renew.0 };
-        let who = (opening.kind, opening.name, opening.authority);
-        Self::begin(control, clock, who, timing, Arc::new(lock)).await
+        let Opening { kind, name, plan, authority, .. } = opening;
+        let timing = Timing { lease: plan.timing.lease.0, renew: plan.timing.renew.0 };
+        let writers = Arc::new(Writers::of(plan));
+        Self::begin(control, clock, (kind, name, authority), (timing, writers), Arc::new(lock)).await
     }
 
     /// Opens the session that follows this one in the same process, once this one has lapsed or can't
@@ -96,10 +98,11 @@ impl Session {
     /// # Errors
     /// As [`Session::open`]; then there is no new session.
     pub async fn succeed(&self) -> Result<Self> {
-        let Shared { control, clock, timing, .. } = self.shared.as_ref();
+        let Shared { control, clock, timing, writers, .. } = self.shared.as_ref();
         let SessionRow { kind, name, .. } = held(&self.shared.row).clone();
         let who = (kind, name.as_str(), self.authority);
-        Self::begin(control.clone(), Arc::clone(clock), who, *timing, Arc::clone(&self.lock)).await
+        let plan = (*timing, Arc::clone(writers));
+        Self::begin(control.clone(), Arc::clone(clock), who, plan, Arc::clone(&self.lock)).await
     }
 
     /// Stores the row, and only then reads the mode.
@@ -107,7 +110,7 @@ impl Session {
         control: Control,
         clock: Arc<dyn Clock>,
         (kind, name, authority): (SessionKind, &str, Option<Authority>),
-        timing: Timing,
+        (timing, writers): (Timing, Arc<Writers>),
         lock: Arc<File>,
     ) -> Result<Self> {
         let sent = clock.monotonic();
@@ -123,6 +126,7 @@ impl Session {
             gap: None,
             renewed: None,
             epoch: None,
+            writers: Some(writers.digest),
         };
         control.open_session(&row).await?;
         let shared = Arc::new(Shared {
@@ -130,13 +134,19 @@ impl Session {
             renewing: tokio::sync::Mutex::new(()),
             in_doubt: AtomicBool::new(false),
             timing,
+            writers,
             row: Mutex::new(row),
             control,
             clock,
         });
         // A newcomer stores its row before it reads the mode: so either it sees a hold, or whoever
         // sets one sees the newcomer.
-        let mode = match shared.control.mode().await.and_then(|mode| may_write(mode, authority)) {
+        let allowed = async {
+            let mode = may_write(shared.control.mode().await?, authority)?;
+            shared.control.check_writers(&mode, &shared.writers).await?;
+            Ok(mode)
+        };
+        let mode = match allowed.await {
             Ok(mode) => mode,
             Err(error) => {
                 shared.finish(SessionState::Clean).await?;
@@ -175,6 +185,11 @@ impl Session {
     /// Takes note that its process saw this epoch, with nothing under way from before it.
     pub fn note_epoch(&self, epoch: Epoch) {
         held(&self.shared.row).epoch = Some(epoch);
+    }
+
+    /// What its plan says to writers.
+    pub(crate) fn writers(&self) -> &Writers {
+        &self.shared.writers
     }
 
     /// Since when it lets writes through that no intent names.

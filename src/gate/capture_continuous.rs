@@ -21,6 +21,11 @@ pub(super) fn judge(facts: &Facts) -> GateState {
     let gateways = || facts.sessions.iter().filter(|session| session.kind == SessionKind::Gateway);
     let mut obstacles: Vec<String> =
         gateways().filter(|session| vouches_not(session) && end(session, facts) > first).map(told).collect();
+    let other = |session: &&SessionRow| session.writers != Some(facts.writers) && end(session, facts) > first;
+    obstacles.extend(facts.sessions.iter().filter(other).map(|session| {
+        let ran = if session.state == SessionState::Open { "runs" } else { "ran" };
+        format!("{} ({}) {ran} under another plan", session.name, session.kind)
+    }));
     let whole: Vec<&SessionRow> = gateways().filter(|session| !vouches_not(session)).collect();
     if let Some(hole) = hole(&whole, first, facts) {
         obstacles.push(if whole.is_empty() {
@@ -38,7 +43,7 @@ pub(super) fn judge(facts: &Facts) -> GateState {
         let summary = format!("captured without a gap since before {first:.0}; {count} gateways run");
         return GateState::open(gate, facts.now, summary);
     }
-    let summary = format!("capture has a gap since {first:.0}, or writes in doubt");
+    let summary = format!("since {first:.0} capture has a gap, writes in doubt, or another plan");
     GateState::closed(gate, Some(facts.now), summary, obstacles)
 }
 
@@ -83,6 +88,7 @@ fn in_doubt(facts: &Facts) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::digest::Digest;
     use crate::gate::drift_free::tests::{facts, minute, sweep};
     use crate::protocol::phase::Epoch;
     use crate::target::control::{IntentRow, SweepRow};
@@ -100,6 +106,7 @@ mod tests {
             gap: None,
             renewed: None,
             epoch: None,
+            writers: Some(Digest::of("plan")),
         }
     }
 
@@ -129,6 +136,17 @@ mod tests {
         ] {
             assert_eq!(captured(sessions.clone()).open, open, "{sessions:#?}");
         }
+        let under = |name: &str, ended| SessionRow {
+            writers: Some(Digest::of(name)),
+            ..gateway(if ended == 0 { Open } else { Clean }, 20, (ended > 0).then_some(ended))
+        };
+        for (other, open) in
+            [(under("plan", 0), true), (under("other", 0), false), (under("other", 39), true)]
+        {
+            assert_eq!(captured(vec![other.clone(), gateway(Open, 30, None)]).open, open, "{other:?}");
+        }
+        let ran = captured(vec![under("other", 41), gateway(Open, 30, None)]);
+        assert_eq!(ran.obstacles, ["g20 (gateway) ran under another plan"]);
         let load = SessionRow { kind: SessionKind::Backfill, ..gateway(Open, 30, None) };
         assert!(!captured(vec![load]).open, "a load captures nothing");
         let anew = SweepRow { epoch: Epoch(2), ..sweep(50, true, true) };

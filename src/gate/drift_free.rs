@@ -79,6 +79,7 @@ pub(super) mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::digest::Digest;
     use crate::protocol::phase::Epoch;
     use crate::target::control::{SessionKind, SessionRow};
 
@@ -122,6 +123,7 @@ pub(super) mod tests {
             sessions: Vec::new(),
             intents: Vec::new(),
             no_foreign: Duration::ZERO,
+            writers: Digest::of("plan"),
         }
     }
 
@@ -176,6 +178,7 @@ pub(super) mod tests {
             gap: None,
             renewed: None,
             epoch: None,
+            writers: None,
         };
         facts.sessions.push(session);
         assert!(judge(&facts, 2).summary.contains("uncleanly"));

@@ -22,8 +22,9 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
+use crate::digest::Digest;
 use crate::error::Result;
-use crate::plan::{CaptureMode, EntityPlan, TimingPlan};
+use crate::plan::{CaptureMode, EntityPlan, Plan, Writers};
 use crate::protocol::phase::{Epoch, Phase};
 use crate::target::control::{Control, Evidence, IntentRow, SessionRow, SweepRow};
 
@@ -244,6 +245,8 @@ pub struct Facts {
     pub intents: Vec<IntentRow>,
     /// For how long nobody may have written past the gateways.
     pub no_foreign: Duration,
+    /// What the plan says to writers.
+    pub writers: Digest,
 }
 
 impl Facts {
@@ -256,8 +259,9 @@ impl Facts {
         now: Timestamp,
         plan_hash: &str,
         epoch: Epoch,
-        timing: &TimingPlan,
+        plan: &Plan,
     ) -> Result<Self> {
+        let timing = &plan.timing;
         let evidence = control.evidence().await?;
         Ok(Self {
             now,
@@ -271,6 +275,7 @@ impl Facts {
             intents: control.intents().await?,
             sessions: control.sessions().await?,
             no_foreign: timing.no_foreign.0,
+            writers: Writers::of(plan).digest,
         })
     }
 

@@ -71,6 +71,7 @@ mod tests {
             gap: None,
             renewed: None,
             epoch: None,
+            writers: None,
         };
         let sessions = began.map(session).into_iter().collect();
         judge(&Facts { sessions, no_foreign: Duration::from_secs(30 * 60), ..facts(sweeps) })

@@ -47,12 +47,16 @@ pub fn mapping_digest(entity: &EntityPlan, target: &TargetPlan) -> Digest {
 
 fn digest(content: &[impl Serialize]) -> Digest {
     let json = serde_json::to_value(content).expect("invariant: a plan is tables, lists, text and numbers");
-    let mut text = String::new();
-    canonical(&json, &mut text);
-    Digest::of(text)
+    Digest::of(canonical_text(&json))
 }
 
 /// Canonical JSON: names sorted, no spaces.
+pub(super) fn canonical_text(json: &serde_json::Value) -> String {
+    let mut text = String::new();
+    canonical(json, &mut text);
+    text
+}
+
 fn canonical(json: &serde_json::Value, text: &mut String) {
     match json {
         serde_json::Value::Object(members) => {

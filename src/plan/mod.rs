@@ -19,6 +19,7 @@ pub mod records;
 mod simple;
 pub mod template;
 mod types;
+mod writers;
 
 pub use check::check;
 pub use document::{CheckBox, Document, GATES};
@@ -29,3 +30,4 @@ pub use load::{LoadedPlan, load, parse};
 pub use overrides::Override;
 pub use problem::{Problem, Step};
 pub use types::*;
+pub use writers::Writers;

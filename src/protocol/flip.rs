@@ -35,6 +35,9 @@ pub struct Rules {
     pub acknowledge_by_hold: bool,
     /// Every process that can write acknowledges, not only gateways (trace B12).
     pub every_process: bool,
+    /// No process runs under another plan. Without it, what the one mirrors the other writes past the authority, and
+    /// both acknowledge: two truths.
+    pub one_plan: bool,
     /// Leaving Blob, silence is no consent (traces B1 to B4).
     pub silence_is_no_consent: bool,
     /// A session that let writes through without notes can't acknowledge: nobody could drain them.
@@ -63,6 +66,7 @@ impl Rules {
     pub const SOUND: Self = Self {
         acknowledge_by_hold: true,
         every_process: true,
+        one_plan: true,
         silence_is_no_consent: true,
         no_gap: true,
         drain: true,
@@ -110,6 +114,8 @@ pub struct Seen<H> {
     pub acknowledged: Option<H>,
     /// Whether it let writes through that no intent names.
     pub gap: bool,
+    /// Whether it writes by the operator's plan.
+    pub same_plan: bool,
 }
 
 /// What a session means for the flip.
@@ -123,6 +129,8 @@ pub enum Verdict {
     Fence,
     /// What it sent to Blob may land yet: to be waited for, with writes flowing.
     WaitFor,
+    /// It runs under another plan: it is to be stopped.
+    OtherPlan,
 }
 
 /// What a session means for a flip that leaves `leaving` under this hold.
@@ -135,15 +143,17 @@ pub fn verdict<H: Eq>(rules: Rules, leaving: Authority, hold: &H, seen: &Seen<H>
         Some(acknowledged) => !rules.acknowledge_by_hold || acknowledged == hold,
         None => false,
     };
-    match (seen.life, leaving) {
-        (Life::Over, _) | (Life::MayLand, Authority::Source) => Verdict::Passed,
-        (Life::MayLand, Authority::Target) if rules.wait_for_unconditional => Verdict::WaitFor,
-        (Life::MayLand, Authority::Target) => Verdict::Passed,
-        (Life::Open | Life::Silent, _) if named && !(seen.gap && rules.no_gap) => Verdict::Passed,
-        (Life::Silent, Authority::Target) => Verdict::Fence,
-        (Life::Silent, Authority::Source) if seen.process == Process::Operator => Verdict::Fence,
-        (Life::Silent, Authority::Source) if !rules.silence_is_no_consent => Verdict::Fence,
-        (Life::Open | Life::Silent, _) => Verdict::Awaited,
+    let other = rules.one_plan && !seen.same_plan;
+    // It goes on without the control table only where it is a gateway, and Blob is the authority.
+    let stops = leaving == Authority::Target || seen.process == Process::Operator;
+    match seen.life {
+        Life::Over => Verdict::Passed,
+        Life::MayLand if leaving == Authority::Target && rules.wait_for_unconditional => Verdict::WaitFor,
+        Life::MayLand => Verdict::Passed,
+        Life::Open | Life::Silent if named && !other && !(seen.gap && rules.no_gap) => Verdict::Passed,
+        Life::Silent if stops || !rules.silence_is_no_consent => Verdict::Fence,
+        Life::Open | Life::Silent if other => Verdict::OtherPlan,
+        Life::Open | Life::Silent => Verdict::Awaited,
     }
 }
 
@@ -233,6 +243,8 @@ pub enum Done<H> {
     SlowRequests(usize),
     /// Not every session acknowledged in time.
     Unacknowledged,
+    /// A process runs under another plan.
+    OtherPlan,
     /// So many pathnames could not be made equal.
     NotDrained(usize),
     /// Something may land late, again and again.
@@ -391,6 +403,8 @@ impl<H: Clone + Eq> Flip<H> {
         let hold = hold.clone();
         self.step = if verdicts.contains(&Verdict::Fence) {
             Step::Fence(hold)
+        } else if verdicts.contains(&Verdict::OtherPlan) {
+            Step::CancelOwn(hold, Some(Done::OtherPlan))
         } else if verdicts.contains(&Verdict::WaitFor) {
             return self.late(hold, Done::MayLand);
         } else if !verdicts.contains(&Verdict::Awaited) {

@@ -162,6 +162,7 @@ mod tests {
             gap: gap.map(second),
             renewed: None,
             epoch: None,
+            writers: None,
         }
     }
 

@@ -22,6 +22,7 @@ impl Flips {
         flaws: &[],
         leaving: Authority::Source,
         initial: Some(0),
+        other_plan: false,
         scripts: [&[Op::Put(1)], &[Op::Put(0)]],
         goals: [THERE, &[]],
         holds: 1,
@@ -51,8 +52,11 @@ impl Flips {
     pub(crate) const OTHER: [&'static [Op]; 2] = [&[Op::Put(1)], &[Op::Put(2)]];
 }
 
+/// A gateway under another plan: as long as it runs, nothing is flipped.
+pub(crate) const OTHER_PLAN: Flips = Flips { other_plan: true, holds: 2, cancels: 1, ..Flips::BASE };
+
 /// What CI explores.
-pub(crate) const DEFAULT: [Flips; 22] = [
+pub(crate) const DEFAULT: [Flips; 23] = [
     Flips { name: "flip: crash, late landing", crashes: 1, timeouts: 1, ..Flips::BASE },
     Flips { name: "flip: reads, a stall", reads: true, lapses: 1, scripts: Flips::ONE, ..Flips::BASE },
     Flips {
@@ -74,6 +78,7 @@ pub(crate) const DEFAULT: [Flips; 22] = [
         scripts: Flips::ONE,
         ..Flips::BASE
     },
+    Flips { name: "flip: a gateway under another plan", ..OTHER_PLAN },
     Flips { name: "flip: deletion", scripts: [&[Op::Put(1)], &[Op::Delete]], timeouts: 1, ..Flips::BASE },
     Flips { name: "back: put of former content", ..Flips::BACK },
     Flips { name: "back: deletion", scripts: [&[Op::Put(1)], &[Op::Delete]], ..Flips::BACK },

@@ -3,7 +3,7 @@
 use migrate::protocol::Rules;
 use migrate::protocol::flip::Rules as FlipRules;
 
-use super::cases::{BACK_THERE_BACK, THERE, THERE_AND_BACK};
+use super::cases::{BACK_THERE_BACK, OTHER_PLAN, THERE, THERE_AND_BACK};
 use super::world::Op;
 use super::{DIVERGED, FOREIGN, Flaw, Flips, LOST, STALE};
 use crate::known::{Known, Of};
@@ -19,7 +19,7 @@ const fn without(rules: FlipRules) -> Flips {
 }
 
 /// All of them.
-pub(crate) const KNOWN: [Known; 41] = [
+pub(crate) const KNOWN: [Known; 42] = [
     Known {
         trace: "B1",
         without: "a look at the session after the reply (and silence being no consent)",
@@ -530,6 +530,14 @@ pub(crate) const KNOWN: [Known; 41] = [
             timeouts: 1,
             ..Flips::BACK
         }),
+    },
+    Known {
+        trace: "two plans",
+        without: "one_plan",
+        property: LOST,
+        decisive: &[&["O1: COMMITS authority 1", "G2: w3 = 0 is not mapped, goes to Blob", "G2: ACKS w3"]],
+        because: "what one gateway mirrors, the other passes on: both acknowledge, into two stores",
+        of: Of::Flip(Flips { flip: FlipRules { one_plan: false, ..FlipRules::SOUND }, ..OTHER_PLAN }),
     },
 ];
 

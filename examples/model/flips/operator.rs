@@ -200,12 +200,14 @@ impl Flips {
                 0 | 1 => Process::Gateway,
                 _ => Process::Operator,
             };
-            seen.push(Seen { process, life, acknowledged, gap });
+            let same_plan = !self.has_other_plan(who);
+            seen.push(Seen { process, life, acknowledged, gap, same_plan });
         }
         for gateway in &world.gateways {
             if gateway.joining == Joining::Stored {
                 let (life, acknowledged) = (Life::Open, None);
-                seen.push(Seen { process: Process::Gateway, life, acknowledged, gap: false });
+                let process = Process::Gateway;
+                seen.push(Seen { process, life, acknowledged, gap: false, same_plan: true });
             }
         }
         seen

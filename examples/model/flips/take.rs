@@ -193,8 +193,19 @@ impl Flips {
     }
 
     fn begins(&self, world: &mut World, number: usize, tell: Tell<'_>) {
-        let Some(noted) = self.admits(world, number) else { return };
         let write = self.current(world, number);
+        if self.has_other_plan(number) {
+            let leaves = self.op(write).leaves();
+            tell(format_args!("G2: w{} = {} is not mapped, goes to Blob", write + 1, name(leaves)));
+            tell(format_args!("G2: ACKS w{}", write + 1));
+            world.blob = leaves;
+            world.begun |= 1 << write;
+            world.after[write] = world.told;
+            world.told |= 1 << write;
+            world.gateways[number].written += 1;
+            return;
+        }
+        let Some(noted) = self.admits(world, number) else { return };
         let Mode { authority, epoch } = Mode::of(&world.gateways[number]);
         tell(format_args!(
             "G{}: accepts w{} = {} (authority {})",

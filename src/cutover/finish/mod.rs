@@ -80,7 +80,7 @@ impl Cutover<'_> {
     /// What the store reports.
     pub async fn drift_free(&self, mode: &Mode) -> Result<GateState> {
         let now = self.clock().now();
-        let facts = Facts::read(self.control(), now, self.plan_hash, mode.epoch, &self.plan.timing).await?;
+        let facts = Facts::read(self.control(), now, self.plan_hash, mode.epoch, self.plan).await?;
         Ok(judge(Gate::DriftFree, Phase::Cutover, &facts))
     }
 

@@ -350,6 +350,14 @@ impl Door {
         self.change(|state| state.over = true);
     }
 
+    /// Lets nobody in any more, and answers no reads of what is mapped.
+    pub(super) fn refuse(&self) {
+        self.change(|state| {
+            state.over = true;
+            state.authority = None;
+        });
+    }
+
     /// Whether it was closed for good.
     pub(super) fn is_over(&self) -> bool {
         self.lock().over

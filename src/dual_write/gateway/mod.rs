@@ -110,6 +110,8 @@ pub(super) struct Gateway {
     canary: Canary,
     hook: Option<HookPlan>,
     counts: Counts,
+    /// Why it ended by itself.
+    refused: Mutex<Option<Error>>,
 }
 
 impl DualWrite {
@@ -139,6 +141,7 @@ impl DualWrite {
             canary: Canary::new(&plan.canary),
             hook: plan.hook.clone(),
             counts: Counts::default(),
+            refused: Mutex::default(),
         }))
     }
 
@@ -174,6 +177,11 @@ impl DualWrite {
     #[must_use]
     pub fn ended_clean(&self) -> bool {
         self.0.door.session().is_some_and(|session| session.ended_clean())
+    }
+
+    /// Why it ended by itself, if it did.
+    pub(in crate::dual_write) fn refused(&self) -> Option<Error> {
+        self.0.refused.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     /// How many writes are under way that have an intent.

@@ -1,13 +1,13 @@
 //! Watches the mode: acknowledges holds, and opens a new session where the present one can't go on.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
 use super::{DualWrite, Gateway};
 use crate::dual_write::session::{Session, close_others};
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
 use crate::plan::TimingPlan;
 use crate::protocol::phase::{Authority, Phase};
@@ -32,7 +32,7 @@ struct Watch {
 impl DualWrite {
     /// Reads the mode every `mode_poll` until it is cancelled. A hold closes the door, and is acknowledged
     /// once nobody is inside; the door opens again on reading a mode without that hold, and on nothing else. In phase
-    /// final it is over.
+    /// final it is over, and where DynamoDB is the authority under another plan.
     pub async fn watch(&self, timing: &TimingPlan, cancel: &CancellationToken) {
         let gateway = &self.0;
         let mut watch = Watch::default();
@@ -49,7 +49,14 @@ impl DualWrite {
                         .report(Event::Warning("phase final: nothing is served any more".to_owned()));
                     return;
                 }
-                Ok(Some(mode)) => gateway.saw(&mode, timing, &mut watch).await,
+                Ok(Some(mode)) => {
+                    if let Err(error) = gateway.check_plan(&mode).await {
+                        gateway.door.refuse();
+                        *gateway.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+                        return;
+                    }
+                    gateway.saw(&mode, timing, &mut watch).await;
+                }
                 Ok(None) => gateway
                     .lost(&Error::new(ErrorKind::NotFound, "read the mode item").message("it is not there")),
                 Err(error) => gateway.lost(&error),
@@ -59,6 +66,12 @@ impl DualWrite {
 }
 
 impl Gateway {
+    /// Whether it may go on under its plan.
+    async fn check_plan(&self, mode: &Mode) -> Result<()> {
+        let Some(session) = self.door.session() else { return Ok(()) };
+        self.control().check_writers(mode, session.writers()).await
+    }
+
     async fn saw(self: &Arc<Self>, mode: &Mode, timing: &TimingPlan, watch: &mut Watch) {
         if let Err(error) = self.learn_doubts(mode).await {
             // What was read before stands: a hold, if it comes from the way back.

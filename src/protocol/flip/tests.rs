@@ -3,7 +3,7 @@ use super::*;
 const HOLD: u8 = 7;
 
 const fn session(life: Life, acknowledged: Option<u8>) -> Seen<u8> {
-    Seen { process: Process::Gateway, life, acknowledged, gap: false }
+    Seen { process: Process::Gateway, life, acknowledged, gap: false, same_plan: true }
 }
 
 fn says(leaving: Authority, seen: &Seen<u8>) -> Verdict {
@@ -51,6 +51,23 @@ fn silence_counts_only_where_gateways_stop_by_themselves() {
     assert_eq!(says(Authority::Source, &operator), Verdict::Fence, "it never fails open");
     assert_eq!(says(Authority::Source, &session(Life::MayLand, None)), Verdict::Passed);
     assert_eq!(says(Authority::Target, &session(Life::MayLand, None)), Verdict::WaitFor, "trace B14");
+}
+
+#[test]
+fn a_process_under_another_plan_is_in_the_way() {
+    for leaving in [Authority::Source, Authority::Target] {
+        let other = Seen { same_plan: false, ..session(Life::Open, Some(HOLD)) };
+        assert_eq!(says(leaving, &other), Verdict::OtherPlan);
+        assert_eq!(says(leaving, &Seen { life: Life::Over, ..other.clone() }), Verdict::Passed);
+        let mut flip = holding(leaving);
+        flip.sessions(&[other], false);
+        assert_eq!(flip.next(), Next::Cancel(HOLD));
+        flip.cancelled(Swapped::Applied);
+        assert_eq!(flip.next(), Next::Done(Done::OtherPlan));
+    }
+    let silent = Seen { same_plan: false, ..session(Life::Silent, Some(HOLD)) };
+    assert_eq!(says(Authority::Source, &silent), Verdict::OtherPlan, "it may go on");
+    assert_eq!(says(Authority::Target, &silent), Verdict::Fence, "it has stopped");
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `G#k` / `M#`time#name | [`Member`] of a group, in the order of rank |
 //! | `O#k` / `OWNER` | [`Owner`]: whose an item is that the application may write itself |
 //! | `S#` / id | [`SessionRow`] |
+//! | `P#` / digest | what the plan of a cutover says to its writers ([`Writers`](crate::plan::Writers)) |
 //! | `I#ss` / id | [`IntentRow`], one for each operation of a gateway; `ss` is of the id |
 //! | `N#ss` / id | [`NoteRow`], one for each request of the mirror that may change Blob |
 //! | `E#` / gate | [`Evidence`], the newest of each gate |
@@ -38,6 +39,7 @@ mod row;
 mod session;
 #[cfg(test)]
 mod tests;
+mod writers;
 
 use std::sync::Arc;
 

@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
+use crate::plan::Writers;
 use crate::protocol::canary::Share;
-use crate::protocol::phase::{Epoch, Phase};
-use crate::target::store::{Condition, Outcome, Table, Write};
+use crate::protocol::phase::{Authority, Epoch, Phase};
+use crate::target::store::{Condition, Outcome, Query, Table, Write};
 use crate::value::{Item, Key, Value};
 
 /// Which stores a control table belongs to. Written once, compared ever after.
@@ -52,6 +54,10 @@ pub struct Mode {
     pub since: Timestamp,
     /// The plan under which it was flipped.
     pub plan_hash: String,
+    /// While DynamoDB is the authority: the digest of what the plan of the cutover says to its writers
+    /// ([`crate::plan::Writers`]). Nobody writes under another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Digest>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
@@ -64,7 +70,7 @@ impl Mode {
     #[must_use]
     pub fn begun(since: Timestamp, plan_hash: &str) -> Self {
         let (phase, epoch, plan_hash) = (Phase::Capture, Epoch(1), plan_hash.to_owned());
-        Self { phase, epoch, step: 0, round: 0, canary: None, hold: None, since, plan_hash }
+        Self { phase, epoch, step: 0, round: 0, canary: None, hold: None, since, plan_hash, writers: None }
     }
 
     /// The mode after a step. What `share` says is of phase `canary` alone.
@@ -80,6 +86,7 @@ impl Mode {
             hold: None,
             since,
             plan_hash: plan_hash.to_owned(),
+            writers: self.writers.filter(|_| phase.authority() == Authority::Target),
         }
     }
 }
@@ -178,9 +185,39 @@ impl Control {
     /// The mode item; none before the first command that writes.
     ///
     /// # Errors
-    /// `Corrupt`; what the store reports.
+    /// `WrongPhase` where there was one, by what it left; `Corrupt`; what the store reports.
     pub async fn mode(&self) -> Result<Option<Mode>> {
+        if let Some(mode) = self.stored_mode().await? {
+            return Ok(Some(mode));
+        }
+        let Some(trace) = self.trace_of_mode().await? else { return Ok(None) };
+        // Whoever began at this moment stored it before anything else.
+        if let Some(mode) = self.stored_mode().await? {
+            return Ok(Some(mode));
+        }
+        Err(Error::new(ErrorKind::WrongPhase, "read the mode item")
+            .key("MODE")
+            .message(format!("it is gone, though {trace}: which store is right can't be told"))
+            .hint("stop everything that writes; `migrate status --audit=lines` ends with the phase and epoch that were committed last: put the item back with these (docs/mode.md has its attributes), or restore the table"))
+    }
+
+    async fn stored_mode(&self) -> Result<Option<Mode>> {
         self.get_row(mode_key()).await?.map(row::decode).transpose()
+    }
+
+    /// What is there only where there was a mode item.
+    async fn trace_of_mode(&self) -> Result<Option<&'static str>> {
+        let anchors = (0..super::names::SHARDS).map(super::names::anchor_partition);
+        let traces = [("L#".to_owned(), "it was flipped"), ("S#".to_owned(), "a process has written")]
+            .into_iter()
+            .chain(anchors.map(|partition| (partition, "blobs were mirrored")));
+        for (partition, what) in traces {
+            let query = Query { limit: Some(1), ..Query::partition(partition) };
+            if !self.store.query(Table::Control, &query).await?.items.is_empty() {
+                return Ok(Some(what));
+            }
+        }
+        Ok(None)
     }
 
     /// The mode item, written first where there is none.
@@ -203,6 +240,20 @@ impl Control {
     /// What the store reports. After `OutcomeUnknown`, read the mode item again: a hold's id and an
     /// epoch tell whether it was applied.
     pub async fn flip(&self, seen: &Mode, to: &Mode, audit: Option<&Audit>) -> Result<bool> {
+        self.flip_under(seen, to, audit, None).await
+    }
+
+    /// The same; what the plan says to writers is kept in the same transaction.
+    ///
+    /// # Errors
+    /// As [`Control::flip`].
+    pub async fn flip_under(
+        &self,
+        seen: &Mode,
+        to: &Mode,
+        audit: Option<&Audit>,
+        writers: Option<&Writers>,
+    ) -> Result<bool> {
         let mut conditions = vec![Condition::equals(["epoch"], Value::n(seen.epoch.0))];
         conditions.push(match seen.step {
             // Rows that were written before there were steps have none.
@@ -224,7 +275,8 @@ impl Control {
             item: item.clone(),
             condition,
         };
-        let writes = rows.iter().zip(conditions).map(put).collect();
+        let mut writes: Vec<Write> = rows.iter().zip(conditions).map(put).collect();
+        writes.extend(writers.map(super::writers::kept));
         match self.store.transact(&super::names::token(), writes).await? {
             Outcome::Applied => Ok(true),
             // A lost reply, and the retry found our own write: all of it, since another flip may leave the

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
+use crate::digest::Digest;
 use crate::error::Result;
 use crate::protocol::phase::Epoch;
 use crate::target::store::Condition;
@@ -40,6 +41,10 @@ pub struct SessionRow {
     /// The epoch that it saw last: it acknowledged the flip into it, or began in it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub epoch: Option<Epoch>,
+    /// The digest of what its plan says to its writers ([`crate::plan::Writers`]). A row without one, from an earlier
+    /// program, counts as another plan's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub writers: Option<Digest>,
 }
 
 /// What a session's process does.

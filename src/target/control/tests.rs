@@ -219,6 +219,11 @@ fn header_mode_and_audit() {
         mode.stepped(Phase::Shadow, None, at(0), "plan").stepped(Phase::Canary, Some(&share), at(0), "plan");
     assert_eq!((canary.epoch, canary.step, canary.round), (Epoch(1), 2, 1));
     row("mode-canary", &Key::new("MODE", "MODE"), &canary);
+    let writers = Some(Digest::of("plan"));
+    let cutover = Mode { writers, ..canary.stepped(Phase::Cutover, None, at(0), "plan") };
+    row("mode-cutover", &Key::new("MODE", "MODE"), &cutover);
+    assert_eq!(cutover.stepped(Phase::Final, None, at(0), "plan").writers, writers);
+    assert_eq!(cutover.stepped(Phase::Shadow, None, at(0), "plan").writers, None);
     let audit = Audit {
         at: at(1),
         who: "ada@laptop".to_owned(),
@@ -245,12 +250,18 @@ fn sessions() {
         began: at(0),
         renewed: None,
         epoch: None,
+        writers: None,
         ended: None,
         acknowledged: None,
         gap: None,
     };
     row("session-open", &Key::new("S#", "s1"), &open);
     row("session-renewed", &Key::new("S#", "s1"), &SessionRow { renewed: Some(at(6)), ..open.clone() });
+    let writers = Some(Digest::of("plan"));
+    let seen = SessionRow { epoch: Some(Epoch(2)), writers, ..open.clone() };
+    row("session-seen", &Key::new("S#", "s1"), &seen);
+    let operator = SessionRow { kind: SessionKind::Operator, ..open.clone() };
+    row("session-operator", &Key::new("S#", "s1"), &operator);
     let ended = SessionRow {
         kind: SessionKind::Gateway,
         state: SessionState::Unclean,
@@ -281,8 +292,31 @@ fn intents() {
     };
     row("intent-open", &open);
     let pathnames = vec![live().pathname, Pathname::from("signups/2.json")];
+    row("intent-to-target", &IntentRow { to_target: true, ..open.clone() });
     let given_up = IntentRow { state: IntentState::GaveUp, pathnames, sha256: None, ..open };
     row("intent-gave-up", &given_up);
+}
+
+#[test]
+fn notes() {
+    let put = NoteRow {
+        id: "0123456789abcdef0123456789abcdef".to_owned(),
+        pathname: live().pathname,
+        session: "s1".to_owned(),
+        at: at(0),
+        expects: Some(Expected { etag: ETag::new("\"e1\""), sha256: Some(Digest::of("{}")) }),
+        leaves: Some(Digest::of("[]")),
+        answered: false,
+        ends: true,
+    };
+    let row = |name: &str, note: &NoteRow| {
+        let item = golden(name, &row::encode(&note.key(), note));
+        let read = NoteRow::decode(item).expect("it is read");
+        assert_eq!(read, *note);
+    };
+    row("note-put", &put);
+    row("note-delete", &NoteRow { leaves: None, ends: false, answered: true, ..put.clone() });
+    row("note-create", &NoteRow { expects: None, ..put });
 }
 
 /// The longest names that there are (950 UTF-16 units, up to three bytes each) stay under an item's limit.

@@ -7,7 +7,7 @@ use migrate::clock::Clock as _;
 use migrate::cutover::{Cutover, Flip};
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
-use migrate::plan::{CaptureMode, IndexPlan, Plan};
+use migrate::plan::{CaptureMode, IndexPlan, Plan, Writers};
 use migrate::protocol::phase::{Authority, Epoch, Phase};
 use migrate::sweep::Level;
 use migrate::target::control::{
@@ -23,10 +23,10 @@ use super::session::PLAN_HASH;
 pub(super) async fn ready() -> Rig {
     // Without a gateway: what these tests are about is the operator.
     let rig = Rig::with(&format!("{PLAN}[capture]\nmode = \"follow\"\n"));
+    rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
     rig.put("r/1.json", "{}").await;
     rig.put("r/2.json", "{}").await;
     rig.backfill().await;
-    rig.control.ensure_mode(&mode(&rig, Phase::Canary, 1)).await.unwrap();
     for gate in [Gate::ExportComplete, Gate::BackfillComplete, Gate::RollbackDrilled] {
         rig.control.put_evidence(&evidence(&rig, gate)).await.unwrap();
     }
@@ -82,7 +82,7 @@ async fn open(rig: &Rig, locks: &std::path::Path) -> Result<Session> {
         kind: SessionKind::Backfill,
         name: "load",
         plan_hash: PLAN_HASH,
-        timing: &rig.plan.timing,
+        plan: &rig.plan,
         directory: locks,
         authority: Some(Authority::Source),
     };
@@ -103,6 +103,7 @@ pub(super) fn row(rig: &Rig, state: SessionState) -> SessionRow {
         gap: None,
         renewed: None,
         epoch: None,
+        writers: Some(Writers::of(&rig.plan).digest),
     }
 }
 

@@ -14,6 +14,7 @@ use migrate::dual_write::gateway::{DualWrite, Parts};
 use migrate::dual_write::metrics::Metrics;
 use migrate::dual_write::session::{Opening, Session};
 use migrate::gate::Gate;
+use migrate::plan::Writers;
 use migrate::protocol::phase::{Epoch, Phase};
 use migrate::sweep::{BackSweep, Level, Sweep};
 use migrate::target::control::{Evidence, Mode, SessionKind, SessionRow, SessionState, names};
@@ -88,7 +89,7 @@ impl Live {
             kind: SessionKind::Gateway,
             name,
             plan_hash: HASH,
-            timing: &self.rig.plan.timing,
+            plan: &self.rig.plan,
             directory: self.locks.path(),
             authority: None,
         };
@@ -272,6 +273,7 @@ async fn a_silent_gateway_costs_a_pause_and_no_write() {
         gap: None,
         renewed: None,
         epoch: None,
+        writers: Some(Writers::of(&live.rig.plan).digest),
     };
     live.rig.control.open_session(&silent).await.unwrap();
     let refused = live.flip(Phase::Cutover).await.unwrap_err();

@@ -80,7 +80,7 @@ impl Stage {
             kind: SessionKind::Gateway,
             name,
             plan_hash: "plan",
-            timing: &self.plan.timing,
+            plan: &self.plan,
             directory: self.locks.path(),
             authority: None,
         };

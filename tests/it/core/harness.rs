@@ -23,7 +23,7 @@ use migrate::protocol::converge::Purpose;
 use migrate::sweep::{Level, Sweep, SweepReport};
 use migrate::target::Condition;
 use migrate::target::control::{
-    Anchor, AnchorState, Control, RETAIN_MAX, SessionKind, SessionRow, SessionState, names,
+    Anchor, AnchorState, Control, Mode, RETAIN_MAX, SessionKind, SessionRow, SessionState, names,
 };
 use migrate::target::memory::MemoryTarget;
 use migrate::target::store::{Table, TargetStore as _, Write};
@@ -245,7 +245,11 @@ impl Rig {
         self.items().remove(&Key::new(partition, sort))
     }
 
-    /// Stores an item past the protocol, as another writer would.
+    /// The mode item of a migration that begins: what every command that writes stores first.
+    pub(super) async fn begin(&self) {
+        self.control.ensure_mode(&Mode::begun(self.clock.now(), "plan")).await.unwrap();
+    }
+
     /// Stores the row of the rig's own session: what goes to Blob is noted under it.
     pub(super) async fn begin_session(&self) {
         let row = SessionRow {
@@ -260,10 +264,12 @@ impl Rig {
             gap: None,
             renewed: None,
             epoch: None,
+            writers: None,
         };
         self.control.open_session(&row).await.unwrap();
     }
 
+    /// Stores an item past the protocol, as another writer would.
     pub(super) async fn plant(&self, item: Item) {
         let write = Write::Put { table: Table::Data, item, condition: Condition::Always };
         self.target.transact(&names::token(), vec![write]).await.unwrap();

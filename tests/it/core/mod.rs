@@ -13,6 +13,7 @@ mod groups;
 mod harness;
 mod large;
 mod long;
+mod plans;
 mod plant;
 mod property;
 mod readers;

@@ -61,6 +61,7 @@ async fn store(gateway: &DualWrite, name: &str, body: &str) {
 /// Both long blobs, and DynamoDB as the authority.
 async fn world() -> (Stage, DualWrite) {
     let stage = Stage::with(&(super::harness::PLAN.to_owned() + PLAN));
+    stage.rig.begin().await;
     stage.rig.put(REBUILT, body("first")).await;
     stage.rig.converge(REBUILT, Purpose::Reconcile).await.unwrap();
     let gateway = stage.gateway("g").await;

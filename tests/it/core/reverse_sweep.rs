@@ -189,6 +189,7 @@ SK = "META"
         body.len() as u64 > migrate::blob::spool::MEMORY_BYTES_MAX
             && (body.len() as u64) < LONG_BODY_BYTES_MAX
     );
+    stage.rig.begin().await;
     stage.rig.put("l/1.json", body.clone()).await;
     stage.rig.converge("l/1.json", Purpose::Reconcile).await.unwrap();
     let gateway = stage.gateway("g").await;

@@ -35,7 +35,7 @@ impl Stage {
             kind: SessionKind::Backfill,
             name,
             plan_hash: PLAN_HASH,
-            timing: &self.rig.plan.timing,
+            plan: &self.rig.plan,
             directory: self.locks.path(),
             authority: Some(Authority::Source),
         };
