@@ -3,7 +3,7 @@
 //! Until it did, Blob, which is the mirror, has what DynamoDB has not: the intent of the operation says so.
 
 use super::Anchored;
-use super::write::demand;
+use super::write::{demand, repetition};
 use crate::blob::store::{Part, PutOptions, Upload};
 use crate::blob::{ETag, Fetched, Head, Pathname};
 use crate::converge::author::{Demand, NewVersion};
@@ -72,10 +72,13 @@ impl Anchored {
         if !self.maps(pathname) {
             return self.blob().complete_multipart(pathname, &upload, parts, options).await;
         }
-        if let Some(own) = self.own(pathname, options).await? {
+        let etags = parts.iter().map(|part| part.etag.as_str()).collect::<Vec<_>>().join(",");
+        let request = repetition(options, "complete", &format!("{} {etags}", upload.upload_id));
+        let request = request.as_deref();
+        if let Some(own) = self.own(pathname, request).await? {
             return self.stored(&own);
         }
-        let asked = demand(options);
+        let asked = Demand { request, ..demand(options) };
         let demand = match &begun {
             Some(begun) => Demand {
                 overwrite: asked.overwrite || begun.overwrite,

@@ -7,6 +7,7 @@ use crate::blob::store::PutOptions;
 use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, rules, suffix};
 use crate::converge::LONG_BODY_BYTES_MAX;
 use crate::converge::author::{Beside, Demand, NewVersion, Try};
+use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::control::Anchor;
 
@@ -27,8 +28,10 @@ impl Anchored {
         self.check("put a blob", asked, options)?;
         let body = body.spool(LONG_BODY_BYTES_MAX).await?;
         rules::check_folder("put a blob", &pathname, body.length())?;
+        let request = repetition(options, "put", &body.sha256());
+        let demand = Demand { request: request.as_deref(), ..demand(options) };
         let new = version(&pathname, body, options);
-        self.stored(&self.converger.author(&pathname, Some(&new), demand(options)).await?)
+        self.stored(&self.converger.author(&pathname, Some(&new), demand).await?)
     }
 
     pub(super) fn check(
@@ -73,7 +76,9 @@ impl Anchored {
                 let unconditional = PutOptions { if_match: None, ..options.clone() };
                 let head = if within {
                     let new = version(&to, body, &unconditional);
-                    self.stored(&self.converger.author(&to, Some(&new), demand(&unconditional)).await?)?
+                    let request = repetition(&options, operation, from);
+                    let demand = Demand { request: request.as_deref(), ..demand(&unconditional) };
+                    self.stored(&self.converger.author(&to, Some(&new), demand).await?)?
                 } else {
                     self.blob().put(&to, body.body(), &unconditional).await?
                 };
@@ -93,10 +98,12 @@ impl Anchored {
         options: &PutOptions,
         rename: bool,
     ) -> Result<Head> {
-        let demand = Demand { if_match: None, ..demand(options) };
+        let request = repetition(options, operation, from);
+        let request = request.as_deref();
+        let demand = Demand { if_match: None, request, ..demand(options) };
         for _ in 0..ATTEMPTS {
             // A repeated rename finds its source gone, and its own write.
-            if let Some(own) = self.own(to, options).await? {
+            if let Some(own) = self.own(to, request).await? {
                 return self.stored(&own);
             }
             let (anchor, body) = self.content(from).await?.ok_or_else(|| absent(operation, from))?;
@@ -120,11 +127,9 @@ impl Anchored {
     }
 
     /// What an earlier attempt of the same request stored.
-    pub(super) async fn own(&self, pathname: &Pathname, options: &PutOptions) -> Result<Option<Anchor>> {
-        if options.request.is_none() {
-            return Ok(None);
-        }
-        Ok(self.held(pathname).await?.filter(|anchor| anchor.request == options.request))
+    pub(super) async fn own(&self, pathname: &Pathname, request: Option<&str>) -> Result<Option<Anchor>> {
+        let Some(request) = request else { return Ok(None) };
+        Ok(self.held(pathname).await?.filter(|anchor| anchor.request.as_deref() == Some(request)))
     }
 
     /// The bytes to copy, and the ETag of what has them.
@@ -163,12 +168,22 @@ impl Anchored {
     }
 }
 
+/// What a write asks for, but that it may be a repetition.
 pub(super) fn demand(options: &PutOptions) -> Demand<'_> {
-    Demand {
-        overwrite: options.allow_overwrite,
-        if_match: options.if_match.as_ref(),
-        request: options.request.as_deref(),
-    }
+    Demand { overwrite: options.allow_overwrite, if_match: options.if_match.as_ref(), request: None }
+}
+
+/// What tells a write from every other but its own repetitions: the id that its client gave it is the client's choice, so
+/// operation, content and options belong to it.
+pub(super) fn repetition(options: &PutOptions, operation: &str, content: &impl ToString) -> Option<String> {
+    let id = options.request.as_ref()?;
+    let PutOptions {
+        add_random_suffix, allow_overwrite, content_type, cache_control_max_age, if_match, ..
+    } = options;
+    let conditions = (add_random_suffix, allow_overwrite, if_match);
+    let kept = (content_type, cache_control_max_age);
+    let said = serde_json::json!([id, operation, content.to_string(), conditions, kept]);
+    Some(Digest::of(said.to_string()).to_string())
 }
 
 fn version(pathname: &Pathname, body: Spooled, options: &PutOptions) -> NewVersion {

@@ -42,7 +42,7 @@ pub struct Demand<'a> {
     pub overwrite: bool,
     /// What must be there.
     pub if_match: Option<&'a ETag>,
-    /// The client's id of its request: a repetition sees its own write.
+    /// What tells its request from others: a repetition sees its own write.
     pub request: Option<&'a str>,
 }
 

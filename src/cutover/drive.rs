@@ -205,6 +205,7 @@ impl<'a> Drive<'a> {
         if self.way_back.is_none() {
             self.way_back = Some(WayBack::open(self.cutover).await?);
         }
+        self.replay().await?;
         let control = self.cutover.control();
         let began = self.now();
         let unconditional = |rows: Vec<IntentRow>| rows.into_iter().filter(|row| !row.to_target).collect();
@@ -287,6 +288,15 @@ impl<'a> Drive<'a> {
             }
             let pause = if doubtful.is_empty() { timing.renew.0 } else { timing.mode_poll.0 };
             self.cutover.clock().sleep(pause).await;
+            self.replay().await?;
+        }
+    }
+
+    /// On the way back, what nobody is at any more.
+    async fn replay(&mut self) -> Result<()> {
+        match &mut self.way_back {
+            Some(way_back) => way_back.replay().await,
+            None => Ok(()),
         }
     }
 

@@ -164,7 +164,8 @@ impl Cutover<'_> {
         indexes_complete::gather(self.plan, &mut facts);
         rollback_drilled::gather(self.plan, &mut facts);
         let required = Gate::required(from, target, self.plan.capture.mode);
-        let mut gates: Vec<GateState> = required.into_iter().map(|gate| judge(gate, from, &facts)).collect();
+        let mut gates: Vec<GateState> =
+            required.into_iter().map(|gate| judge(gate, (from, target), &facts)).collect();
         if from.authority() == Authority::Target && target.authority() == Authority::Source {
             gates.iter_mut().for_each(|gate| gate.close_for_one_way(&self.plan.entities));
         }

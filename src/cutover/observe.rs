@@ -62,8 +62,7 @@ impl Observer {
             SessionState::Open if self.is_silent(row, now) => Life::Silent,
             SessionState::Open => Life::Open,
             SessionState::Clean => Life::Over,
-            // Since it saw this epoch, whatever it sent has an intent, and what went to Blob a note.
-            SessionState::Unclean if row.epoch == Some(self.epoch) && row.gap.is_none() => Life::Over,
+            SessionState::Unclean if !row.leaves_unnamed(self.epoch) => Life::Over,
             SessionState::Unclean => {
                 let seen = self.ends.get(&row.id).copied().unwrap_or(now);
                 // So long ago by the wall clock that no difference of clocks matters.

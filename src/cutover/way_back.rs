@@ -8,7 +8,7 @@ use crate::anchored::Anchored;
 use crate::blob::Pathname;
 use crate::converge::Converger;
 use crate::dual_write::mirroring::Mirroring;
-use crate::dual_write::replay::settle;
+use crate::dual_write::replay::{Replay, settle};
 use crate::dual_write::session::{Opening, Session};
 use crate::error::Result;
 use crate::protocol::flip::Rules;
@@ -23,6 +23,8 @@ use super::Cutover;
 pub(super) struct WayBack {
     pub(super) session: Session,
     mirroring: Mirroring,
+    /// No gateway may be left that would replay what dead ones left.
+    replay: Replay,
 }
 
 /// How the pathnames stand that rows name.
@@ -51,7 +53,16 @@ impl WayBack {
         let session = Session::open(cutover.control().clone(), Arc::clone(cutover.clock()), opening).await?;
         let converger = Converger { permit: session.permit(), ..cutover.converger.clone() };
         let mirroring = Mirroring::ToSource(Anchored::new(converger, &cutover.plan.source.prefix));
-        Ok(Self { session, mirroring })
+        Ok(Self { session, mirroring, replay: Replay::new(&cutover.plan.timing) })
+    }
+
+    /// Settles what nobody is at any more, writes flowing; rows go once what they stand for can't land any more, by this
+    /// process's own clock.
+    ///
+    /// # Errors
+    /// What the control table reports.
+    pub(super) async fn replay(&mut self) -> Result<()> {
+        self.replay.pass(&self.mirroring, &self.session.id(), |_| false).await.map(drop)
     }
 
     /// Makes Blob equal for every pathname that a row names; says of which that can't be, or not yet. Every process that

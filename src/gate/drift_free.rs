@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Facts, Gate, GateState, settle_after};
-use crate::target::control::{SessionState, SweepRow};
+use crate::target::control::{SessionRow, SweepRow};
 
 /// The last `needed` clean full sweeps in a row, the latest first; fewer where there are no more.
 pub(super) fn in_a_row(facts: &Facts, needed: usize) -> Vec<&SweepRow> {
@@ -13,8 +13,8 @@ pub(super) fn in_a_row(facts: &Facts, needed: usize) -> Vec<&SweepRow> {
     row.take(needed).collect()
 }
 
-/// Judges the last `needed` full sweeps.
-pub(super) fn judge(facts: &Facts, needed: usize) -> GateState {
+/// Judges the last `needed` full sweeps. A session that ended as `unclean` says may have let something land after them.
+pub(super) fn judge(facts: &Facts, needed: usize, unclean: impl Fn(&SessionRow) -> bool) -> GateState {
     let gate = Gate::DriftFree;
     let row = in_a_row(facts, needed);
     let Some(latest) = facts.sweeps.last() else {
@@ -32,7 +32,7 @@ pub(super) fn judge(facts: &Facts, needed: usize) -> GateState {
         return GateState::closed(gate, at, summary, Vec::new());
     }
     let settle = SignedDuration::try_from(facts.settle).unwrap_or(SignedDuration::MAX);
-    let settled = last_unclean(facts).map(|ended| settle_after(ended, settle));
+    let settled = last_unclean(facts, unclean).map(|ended| settle_after(ended, settle));
     if let Some(settled) = settled
         && let Some(early) = row.iter().find(|sweep| sweep.began < settled)
     {
@@ -53,9 +53,8 @@ pub(super) fn judge(facts: &Facts, needed: usize) -> GateState {
     GateState::open(gate, latest.ended, summary)
 }
 
-fn last_unclean(facts: &Facts) -> Option<Timestamp> {
-    let unclean = facts.sessions.iter().filter(|session| session.state == SessionState::Unclean);
-    unclean.filter_map(|session| session.ended).max()
+fn last_unclean(facts: &Facts, unclean: impl Fn(&SessionRow) -> bool) -> Option<Timestamp> {
+    facts.sessions.iter().filter(|session| unclean(session)).filter_map(|session| session.ended).max()
 }
 
 fn obstacles(sweep: &SweepRow) -> Vec<String> {
@@ -81,7 +80,11 @@ pub(super) mod tests {
     use super::*;
     use crate::digest::Digest;
     use crate::protocol::phase::Epoch;
-    use crate::target::control::{SessionKind, SessionRow};
+    use crate::target::control::{SessionKind, SessionState};
+
+    fn judge_all(facts: &Facts) -> GateState {
+        judge(facts, 2, |row| row.state == SessionState::Unclean)
+    }
 
     pub(in crate::gate) fn minute(minute: i64) -> Timestamp {
         Timestamp::from_second(1_790_000_000 + minute * 60).unwrap()
@@ -129,9 +132,10 @@ pub(super) mod tests {
 
     #[test]
     fn two_clean_full_sweeps_in_a_row_open_it() {
-        assert!(judge(&facts(vec![sweep(10, true, true), sweep(11, true, true)]), 2).open);
+        assert!(judge_all(&facts(vec![sweep(10, true, true), sweep(11, true, true)])).open);
         assert!(
-            judge(&facts(vec![sweep(10, true, true), sweep(11, true, false), sweep(12, true, true)]), 2).open
+            judge_all(&facts(vec![sweep(10, true, true), sweep(11, true, false), sweep(12, true, true)]))
+                .open
         );
     }
 
@@ -144,7 +148,7 @@ pub(super) mod tests {
             vec![sweep(10, true, true), sweep(11, false, false), sweep(12, true, true)],
             vec![sweep(10, true, true), sweep(11, true, true), sweep(12, false, false)],
         ] {
-            let state = judge(&facts(sweeps.clone()), 2);
+            let state = judge_all(&facts(sweeps.clone()));
             assert!(!state.open, "{sweeps:?}");
         }
     }
@@ -154,13 +158,13 @@ pub(super) mod tests {
         let good = || vec![sweep(10, true, true), sweep(11, true, true)];
         let mut other_plan = good();
         other_plan[0].plan_hash = "other".to_owned();
-        assert!(judge(&facts(other_plan), 2).summary.contains("another plan"));
+        assert!(judge_all(&facts(other_plan)).summary.contains("another plan"));
         let mut other_epoch = good();
         other_epoch[1].epoch = Epoch(2);
-        assert!(judge(&facts(other_epoch), 2).summary.contains("epoch 2"));
+        assert!(judge_all(&facts(other_epoch)).summary.contains("epoch 2"));
         let mut old = facts(good());
         old.now = minute(72);
-        assert!(judge(&old, 2).summary.contains("old"));
+        assert!(judge_all(&old).summary.contains("old"));
     }
 
     #[test]
@@ -181,8 +185,8 @@ pub(super) mod tests {
             writers: None,
         };
         facts.sessions.push(session);
-        assert!(judge(&facts, 2).summary.contains("uncleanly"));
+        assert!(judge_all(&facts).summary.contains("uncleanly"));
         facts.sweeps[0] = sweep(15, true, true);
-        assert!(judge(&facts, 2).open);
+        assert!(judge_all(&facts).open);
     }
 }

@@ -26,7 +26,7 @@ use crate::digest::Digest;
 use crate::error::Result;
 use crate::plan::{CaptureMode, EntityPlan, Plan, Writers};
 use crate::protocol::phase::{Epoch, Phase};
-use crate::target::control::{Control, Evidence, IntentRow, SessionRow, SweepRow};
+use crate::target::control::{Control, Evidence, IntentRow, SessionRow, SessionState, SweepRow};
 
 /// The gates that are there so far.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -313,9 +313,9 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-/// Whether a gate is open, for a step from `from`.
+/// Whether a gate is open, for a step from one phase to another.
 #[must_use]
-pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
+pub fn judge(gate: Gate, (from, to): (Phase, Phase), facts: &Facts) -> GateState {
     match gate {
         Gate::TableReady
         | Gate::ExportComplete
@@ -330,9 +330,14 @@ pub fn judge(gate: Gate, from: Phase, facts: &Facts) -> GateState {
         // Nothing but the application writes after a cutover: one look at everything tells.
         Gate::DriftFree if from == Phase::Cutover => GateState {
             opened_by: "migrate validate, with --repair where it finds drift, until one is clean",
-            ..drift_free::judge(facts, 1)
+            ..if to == Phase::Final {
+                drift_free::judge(facts, 1, |row| row.state == SessionState::Unclean)
+            } else {
+                // What the others left has rows, and is made equal under the hold.
+                drift_free::judge(facts, 1, |row| row.leaves_unnamed(facts.epoch))
+            }
         },
-        Gate::DriftFree => drift_free::judge(facts, 2),
+        Gate::DriftFree => drift_free::judge(facts, 2, |row| row.state == SessionState::Unclean),
     }
 }
 

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use futures::StreamExt as _;
 use futures::stream;
 
-use crate::blob::store::{Access, BlobStore, Body, GetOptions, Part, PutOptions, Upload};
+use crate::blob::store::{Access, BlobStore, Body, Deadline, GetOptions, Part, PutOptions, Upload};
 use crate::blob::types::{ETag, Head, ListPage, ListRequest, Pathname};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -378,6 +378,39 @@ pub async fn deletions(subject: Subject) {
     assert_eq!(subject.head("a").await, None);
 }
 
+/// Where a store has deadlines: a write that it gets after its deadline has no effect, whenever it was sent; one in time is
+/// like any other.
+pub async fn deadlines(subject: Subject) {
+    let store = &subject.store;
+    let Some(soon) = store.deadline(Duration::from_secs(3_600)).await.unwrap() else { return };
+    let late = Deadline(soon.0 - 3_600_000 - 60_000);
+    let before = |deadline, options: PutOptions| PutOptions { deadline: Some(deadline), ..options };
+    let name = Pathname::from("r/é 1.json");
+    let put = async |text, options: PutOptions| store.put(&name, bytes(text).into(), &options).await;
+    let kept = PutOptions {
+        content_type: Some("text/x-kept".to_owned()),
+        cache_control_max_age: Some(Duration::from_secs(120)),
+        ..PutOptions::default()
+    };
+    let first = put("first", before(soon, kept.clone())).await.unwrap();
+    assert_eq!(first.content_type, "text/x-kept");
+    assert_eq!(first.cache_control, "public, max-age=120");
+    assert_eq!(store.head(&name).await.unwrap(), Some(first.clone()));
+    assert_eq!(kind(put("again", before(soon, kept)).await), ErrorKind::AlreadyExists);
+    let etag = first.blob.etag;
+    assert_eq!(kind(put("late", before(late, if_match(&etag))).await), ErrorKind::LostRace);
+    assert_eq!(kind(store.delete_before(&name, &etag, late).await), ErrorKind::LostRace);
+    assert_eq!(subject.text(name.as_str()).await.as_deref(), Some("first"), "what came late has no effect");
+    let second = put("second", before(soon, if_match(&etag))).await.unwrap().blob.etag;
+    assert_eq!(kind(put("third", before(soon, if_match(&etag))).await), ErrorKind::LostRace);
+    assert_eq!(kind(store.delete_before(&name, &etag, soon).await), ErrorKind::LostRace);
+    assert_eq!(subject.text(name.as_str()).await.as_deref(), Some("second"));
+    store.delete_before(&name, &second, soon).await.unwrap();
+    assert_eq!(store.head(&name).await.unwrap(), None);
+    assert_eq!(kind(put("new", before(late, PutOptions::default())).await), ErrorKind::LostRace);
+    assert_eq!(store.head(&name).await.unwrap(), None);
+}
+
 async fn part(subject: &Subject, upload: &Upload, number: u32, body: Bytes) -> Part {
     subject.store.upload_part(&"big.bin".into(), upload, number, body.into()).await.unwrap()
 }
@@ -450,7 +483,7 @@ macro_rules! blob_contract {
             a_condition_names_the_version_to_replace, one_of_many_conditional_writers_wins,
             a_random_suffix_makes_a_name_unique, odd_names_survive, impossible_names_are_refused,
             empty_blobs_and_folders, options_are_kept, bodies_stream, ranges, reads_past_the_cache,
-            listings_are_ordered_and_paged, folders_are_folded_once, cursors, copies, renames, deletions,
+            listings_are_ordered_and_paged, folders_are_folded_once, cursors, copies, renames, deletions, deadlines,
             multipart_uploads, multipart_refusals,
         );
     };

@@ -156,3 +156,18 @@ fn every_rule_finds_what_it_forbids() {
         }
     }
 }
+
+/// What the checker finds without a rule is what `docs/guarantees.md` says, row by row.
+#[test]
+fn every_known_trace_is_in_the_guarantees() {
+    let row = Regex::new(r#"(?s)trace: "([^"]+)",\s*without: "([^"]+)",.*?because: "([^"]+)""#).unwrap();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = |path: &str| fs::read_to_string(root.join(path)).unwrap();
+    let known = text("examples/model/known.rs") + &text("examples/model/flips/known.rs");
+    let rows = row.captures_iter(&known).map(|row| format!("| {} | {} | {} |", &row[1], &row[2], &row[3]));
+    let rows: Vec<String> = rows.collect();
+    let guarantees = text("docs/guarantees.md");
+    let told: Vec<&str> = guarantees.split("| trace |").nth(1).unwrap().lines().skip(2).collect();
+    assert_eq!(told, rows, "the rows are:\n{}", rows.join("\n"));
+    assert!(rows.len() > 50, "{}", rows.len());
+}

@@ -65,6 +65,14 @@ mod private_over_http {
     migrate::blob_contract!(make);
 }
 
+#[tokio::test]
+async fn it_enforces_deadlines() {
+    for access in [Access::Public, Access::Private] {
+        let subject = over_http(access, UrlForm::Local).await;
+        assert!(subject.store.deadline(std::time::Duration::ZERO).await.unwrap().is_some());
+    }
+}
+
 /// A reply, read to its end.
 struct Reply {
     status: StatusCode,

@@ -81,7 +81,7 @@ impl Cutover<'_> {
     pub async fn drift_free(&self, mode: &Mode) -> Result<GateState> {
         let now = self.clock().now();
         let facts = Facts::read(self.control(), now, self.plan_hash, mode.epoch, self.plan).await?;
-        Ok(judge(Gate::DriftFree, Phase::Cutover, &facts))
+        Ok(judge(Gate::DriftFree, (Phase::Cutover, Phase::Final), &facts))
     }
 
     /// Removes the retained bytes: first the anchors' word of them, each under its rev, then their rows, also those that

@@ -57,7 +57,7 @@ pub struct Anchor {
     /// Whether it was taken over from what the application wrote to DynamoDB itself, so that no intent names it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
-    /// The id of the client's request that wrote it, which a repetition of that request has too: only while
+    /// The digest of the request that wrote it, with the id that its client gave it, which a repetition has too: only while
     /// DynamoDB is the authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,

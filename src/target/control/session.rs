@@ -47,6 +47,16 @@ pub struct SessionRow {
     pub writers: Option<Digest>,
 }
 
+impl SessionRow {
+    /// Whether it ended with something under way that no row names. In an epoch of DynamoDB's that it saw, whatever it
+    /// sent has an intent, and what went to Blob a note; an operator sends nothing else.
+    #[must_use]
+    pub fn leaves_unnamed(&self, epoch: Epoch) -> bool {
+        let noted = self.kind == SessionKind::Operator || self.epoch == Some(epoch);
+        self.state == SessionState::Unclean && !(noted && self.gap.is_none())
+    }
+}
+
 /// What a session's process does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -38,7 +38,7 @@ pub(super) struct Stage {
     locks: TempDir,
     pub(super) plan: Plan,
     /// Ends the watches.
-    end: CancellationToken,
+    pub(super) end: CancellationToken,
 }
 
 impl Drop for Stage {

@@ -24,3 +24,4 @@ mod session;
 mod shadow;
 mod steps;
 mod sweep;
+mod way_back;

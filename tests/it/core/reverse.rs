@@ -182,6 +182,27 @@ async fn a_repeated_request_sees_its_own_write() {
     stage.settled().await;
 }
 
+/// An id is the client's choice: one that is used again for something else is no repetition.
+#[tokio::test]
+async fn an_id_that_is_used_again_for_something_else_is_another_request() {
+    let (stage, gateway) = Stage::flipped().await;
+    let named = |options: PutOptions| PutOptions { request: Some("always the same".to_owned()), ..options };
+    put_with(&gateway, NAME, B, &named(over())).await.unwrap();
+    put_with(&gateway, NAME, C, &named(over())).await.unwrap();
+    assert_eq!(read(&gateway, NAME).await.as_deref(), Some(C), "other content");
+    let other = named(PutOptions { content_type: Some("text/plain".to_owned()), ..over() });
+    put_with(&gateway, NAME, C, &other).await.unwrap();
+    let head = gateway.head(&NAME.into()).await.unwrap().unwrap();
+    assert_eq!(head.content_type, "text/plain", "other options");
+    let created = put_with(&gateway, NAME, C, &named(new())).await;
+    assert_eq!(refused(created).kind(), ErrorKind::AlreadyExists, "another condition");
+    put(&gateway, "r/from.json", A).await.unwrap();
+    gateway.copy(&"r/from.json".into(), &NAME.into(), &named(over())).await.unwrap();
+    assert_eq!(read(&gateway, NAME).await.as_deref(), Some(A), "another operation");
+    gateway.copy(&"r/2.json".into(), &NAME.into(), &named(over())).await.unwrap_err();
+    stage.settled().await;
+}
+
 #[tokio::test]
 async fn what_can_not_become_items_is_refused_before_it_has_an_effect() {
     let (stage, gateway) = Stage::flipped().await;
