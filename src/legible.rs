@@ -42,6 +42,24 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
+/// A value as a POSIX shell takes it; what is hidden in it is an escape, as bash and zsh take it.
+#[must_use]
+pub(crate) fn quoted(value: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/@".contains(c);
+    if !value.is_empty() && value.chars().all(plain) {
+        return value.to_owned();
+    }
+    if !value.contains(is_hidden) {
+        return format!("'{}'", value.replace('\'', "'\\''"));
+    }
+    let escaped = |letter: char| match letter {
+        '\'' | '\\' => format!("\\{letter}"),
+        letter if is_hidden(letter) => format!("\\u{:04x}", u32::from(letter)),
+        letter => letter.to_string(),
+    };
+    format!("$'{}'", value.chars().map(escaped).collect::<String>())
+}
+
 /// JSON in one line that says the same, with nothing hidden in it: its texts have escapes of their own.
 #[must_use]
 pub(crate) fn legible_json(json: &str) -> Cow<'_, str> {
@@ -62,6 +80,15 @@ pub(crate) fn legible_json(json: &str) -> Cow<'_, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_survive_a_shell() {
+        assert_eq!(quoted("http://127.0.0.1:1/api/blob"), "http://127.0.0.1:1/api/blob");
+        assert_eq!(quoted("a b$c"), "'a b$c'");
+        assert_eq!(quoted("it's"), "'it'\\''s'");
+        assert_eq!(quoted(""), "''");
+        assert_eq!(quoted("it's\u{202e}\\\n"), r"$'it\'s\u202e\\\u000a'");
+    }
 
     #[test]
     fn what_moves_the_cursor_or_turns_the_text_is_shown() {

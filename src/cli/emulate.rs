@@ -25,6 +25,7 @@ use crate::blob::{BlobStore, Body};
 use crate::error::Error;
 use crate::error::{ErrorKind, Exit, Result};
 use crate::fixture;
+use crate::legible::quoted;
 use crate::plan::Span;
 #[cfg(feature = "embedded")]
 use crate::target::embedded::{Engine, Location};
@@ -296,27 +297,9 @@ impl Report for Serving {
     }
 }
 
-/// A value as a POSIX shell takes it.
-fn quoted(value: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
-    if !value.is_empty() && value.chars().all(plain) {
-        value.to_owned()
-    } else {
-        format!("'{}'", value.replace('\'', "'\\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_survive_a_shell() {
-        assert_eq!(quoted("http://127.0.0.1:1/api/blob"), "http://127.0.0.1:1/api/blob");
-        assert_eq!(quoted("a b$c"), "'a b$c'");
-        assert_eq!(quoted("it's"), "'it'\\''s'");
-        assert_eq!(quoted(""), "''");
-    }
 
     #[test]
     fn seeds() {
