@@ -27,7 +27,7 @@ impl Anchored {
         let new = NewVersion { body, content_type, cache_control, imported: Some(blob.version()) };
         // Only over what was there when it was found foreign.
         let etag = anchor.as_ref().and_then(Anchor::etag);
-        let demand = Demand { overwrite: false, if_match: etag.as_ref(), request: None };
+        let demand = Demand { if_match: etag.as_ref(), ..Demand::default() };
         self.converger.author(pathname, Some(&new), demand).await.map(drop)
     }
 

@@ -6,7 +6,7 @@ use super::Anchored;
 use crate::blob::store::PutOptions;
 use crate::blob::{BlobStore as _, Body, ETag, Fetched, Head, Pathname, Spooled, media, rules, suffix};
 use crate::converge::LONG_BODY_BYTES_MAX;
-use crate::converge::author::{Beside, Demand, NewVersion, Try};
+use crate::converge::author::{Beside, Demand, NewVersion, Over, Try};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::target::control::Anchor;
@@ -44,7 +44,7 @@ impl Anchored {
     }
 
     pub(super) async fn remove(&self, pathname: &Pathname, if_match: Option<&ETag>) -> Result<()> {
-        let demand = Demand { overwrite: true, if_match, request: None };
+        let demand = Demand { overwrite: true, if_match, ..Demand::default() };
         self.converger.author(pathname, None, demand).await.map(drop)
     }
 
@@ -170,7 +170,12 @@ impl Anchored {
 
 /// What a write asks for, but that it may be a repetition.
 pub(super) fn demand(options: &PutOptions) -> Demand<'_> {
-    Demand { overwrite: options.allow_overwrite, if_match: options.if_match.as_ref(), request: None }
+    Demand {
+        overwrite: options.allow_overwrite,
+        if_match: options.if_match.as_ref(),
+        request: None,
+        over: Over::Any,
+    }
 }
 
 /// What tells a write from every other but its own repetitions: the id that its client gave it is the client's choice, so

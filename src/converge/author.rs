@@ -44,6 +44,18 @@ pub struct Demand<'a> {
     pub if_match: Option<&'a ETag>,
     /// What tells its request from others: a repetition sees its own write.
     pub request: Option<&'a str>,
+    /// Which anchor it may replace, whatever that holds.
+    pub over: Over<'a>,
+}
+
+/// Which anchor a write may replace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Over<'a> {
+    /// Any.
+    #[default]
+    Any,
+    /// The one of this rev; none: only where there is no anchor.
+    Only(Option<&'a Rev>),
 }
 
 /// Another pathname whose anchor must be what it was: the source of a copy.
@@ -86,6 +98,11 @@ impl Demand<'_> {
             return Ok(Some(own));
         }
         let refused = |kind, message: String| Err(Error::new(kind, OPERATION).key(pathname).message(message));
+        if let Over::Only(rev) = self.over
+            && rev != seen.map(|seen| &seen.rev)
+        {
+            return refused(ErrorKind::LostRace, "DynamoDB was written meanwhile".to_owned());
+        }
         if let Some(expected) = self.if_match {
             let found = held.and_then(Anchor::etag);
             // Both name this very version: what Blob called it, and what is answered here.
@@ -157,6 +174,7 @@ impl Converger {
         prepared.anchor.request = demand.request.map(ToOwned::to_owned);
         let imported = new.is_some_and(|new| new.imported.is_some());
         prepared.anchor.behind = if imported { None } else { Anchor::replaced(seen.as_ref(), new.is_some()) };
+        prepared.anchor.removed_at = new.is_none().then(|| next_time(self.clock().now(), None));
         let is_direct = self.mapper.is_direct(entity);
         if let Some(seen) = seen.as_ref().filter(|_| is_direct) {
             as_read(&mut prepared, seen, item.as_ref());
@@ -254,6 +272,7 @@ impl Converger {
             as_read(prepared, anchor, item.as_ref());
         }
         removed.anchor.behind = Anchor::replaced(Some(anchor), false);
+        removed.anchor.removed_at = Some(next_time(self.clock().now(), None));
         removed.anchor.request.clone_from(&prepared.anchor.request);
         for action in prepared.actions.iter_mut().filter(|action| action.item.is_some()) {
             if anchor.items.contains(&action.key) {

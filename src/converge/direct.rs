@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 
-use super::author::{Demand, Try, next_time};
+use super::author::{Demand, Over, Try, next_time};
 use super::prepare::{Prepared, Role};
 use super::{ATTEMPTS, Converged, Converger, SOURCE, new_rev, owner, source_rev, source_value};
 use crate::blob::{Pathname, Spooled, media};
@@ -209,7 +209,7 @@ impl Converger {
             }
             Look::Unreadable { anchor, item, error } => {
                 // It has no ETag, but it is there.
-                if demand.if_match.is_some() {
+                if demand.if_match.is_some() || demand.over != Over::Any {
                     return Err(Error::new(ErrorKind::LostRace, OPERATION).key(pathname).source(error));
                 }
                 demand.check(pathname, anchor.as_deref(), puts)?;

@@ -422,6 +422,7 @@ fn tombstone(pathname: &Pathname, rev: Rev, seen: Option<&Anchor>) -> Anchor {
     Anchor {
         behind: pending.and_then(Anchor::finished),
         request: pending.and_then(|pending| pending.request.clone()),
+        removed_at: pending.and_then(|pending| pending.removed_at),
         adopted: pending.is_some_and(|pending| pending.adopted),
         ..Anchor::tombstone(pathname.clone(), rev)
     }

@@ -57,6 +57,9 @@ pub struct Anchor {
     /// Whether it was taken over from what the application wrote to DynamoDB itself, so that no intent names it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopted: bool,
+    /// When it was removed, by the clock of the gateway that did; only while DynamoDB is the authority.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<Timestamp>,
     /// The digest of the request that wrote it, with the id that its client gave it, which a repetition has too: only while
     /// DynamoDB is the authority.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -194,6 +197,7 @@ impl Anchor {
             behind: None,
             item: None,
             adopted: false,
+            removed_at: None,
             request: None,
         }
     }

@@ -108,6 +108,7 @@ fn live() -> Anchor {
         behind: None,
         item: None,
         adopted: false,
+        removed_at: None,
         request: None,
     }
 }
@@ -129,6 +130,7 @@ fn anchors() {
     };
     let pending = Anchor { state: AnchorState::Pending, ..live.clone() };
     let tombstone = Anchor::tombstone(live.pathname.clone(), live.rev.clone());
+    let removed = Anchor { removed_at: Some(at(7)), ..tombstone.clone() };
     let item = Some(ItemSeen { digest: Digest::of("item"), expires: Some(1_800_000_000) });
     let adopted = Anchor { item, adopted: true, ..live.clone() };
     let skeleton = live.body.clone().map(|body| BodyRef { form: BodyForm::Skeleton, ..body });
@@ -140,6 +142,7 @@ fn anchors() {
         ("anchor-adopted", &adopted),
         ("anchor-quarantined", &quarantined),
         ("anchor-tombstone", &tombstone),
+        ("anchor-removed", &removed),
     ] {
         row(name, &anchor.key(), anchor);
         let Write::Put { item, .. } = anchor.write(None) else { panic!("an anchor is put") };
