@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Anchored;
 use super::write::max_age;
 use crate::blob::store::{Deadline, PutOptions};
@@ -11,11 +13,11 @@ use crate::converge::{Converger, Permit};
 use crate::digest::Digest;
 use crate::error::{Error, ErrorKind, Result};
 use crate::protocol::converge::Purpose;
-use crate::protocol::note::whose;
+use crate::protocol::note::{Note, State, whose};
 use crate::protocol::reverse::{Content, Ending, Next, Permission, Reverse, Seen, Sent};
 use crate::protocol::{Rev, Rules};
 use crate::target::Outcome;
-use crate::target::control::{Anchor, AtWork, Expected, IntentRow, IntentState, NoteRow, names};
+use crate::target::control::{Anchor, AtWork, Behind, Expected, IntentRow, IntentState, NoteRow, names};
 
 /// How often it looks at both sides before it gives up.
 const ATTEMPTS: u8 = 8;
@@ -97,7 +99,7 @@ impl Anchored {
     ///
     /// # Errors
     /// What the stores report.
-    pub async fn judge(&self, pathname: &Pathname) -> Result<(Judged, Option<ListedBlob>, Option<Anchor>)> {
+    pub async fn judge(&self, pathname: &Pathname) -> Result<Verdict> {
         let mut run = Run { writes: false, ..Run::new(self, pathname, Purpose::Reconcile, None) };
         loop {
             let judged = match run.machine.next() {
@@ -116,7 +118,14 @@ impl Anchored {
                     unreachable!("invariant: what writes nothing has nothing to send")
                 }
             };
-            return Ok((judged, run.mirror.map(|head| head.blob), run.anchor));
+            let older = matches!(judged, Judged::Stale | Judged::Extra);
+            let explained = older.then(|| run.explained.unwrap_or(Explained::Anchor));
+            return Ok(Verdict {
+                judged,
+                blob: run.mirror.map(|head| head.blob),
+                anchor: run.anchor,
+                explained,
+            });
         }
     }
 }
@@ -138,6 +147,40 @@ pub enum Judged {
     Moving,
 }
 
+/// What a look at a blob came to.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// How Blob stands to the anchor.
+    pub judged: Judged,
+    /// What Blob holds.
+    pub blob: Option<ListedBlob>,
+    /// The anchor.
+    pub anchor: Option<Anchor>,
+    /// Why what Blob holds is known to be ours, where it is `Stale` or `Extra`.
+    pub explained: Option<Explained>,
+}
+
+/// What says that a blob is a version of ours, though the anchor is of another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explained {
+    /// The anchor: it is what Blob held when both were equal last.
+    Anchor,
+    /// A request of the mirror, which was noted then.
+    Note(Timestamp),
+    /// A write through a gateway, which was noted then.
+    Intent(Timestamp),
+}
+
+impl std::fmt::Display for Explained {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Anchor => f.write_str("its anchor names it as what Blob held before"),
+            Self::Note(at) => write!(f, "a request of the mirror, noted at {at:.0}, names it"),
+            Self::Intent(at) => write!(f, "a write through a gateway, noted at {at:.0}, names it"),
+        }
+    }
+}
+
 struct Run<'a> {
     anchored: &'a Anchored,
     pathname: &'a Pathname,
@@ -146,6 +189,8 @@ struct Run<'a> {
     mirror: Option<Head>,
     /// The content of that, where it is known.
     content: Option<Digest>,
+    /// What said that it is ours, where it was read for that.
+    explained: Option<Explained>,
     anchor: Option<Anchor>,
     offered: Option<&'a Spooled>,
     request: Option<Request>,
@@ -180,6 +225,7 @@ impl<'a> Run<'a> {
             machine: Reverse::new(Rules::SOUND, purpose, Some(ATTEMPTS)),
             mirror: None,
             content: None,
+            explained: None,
             anchor: None,
             offered,
             request: None,
@@ -304,9 +350,11 @@ impl<'a> Run<'a> {
         // Read after the blob: what was put before that was noted before it was sent, and its note stays until an
         // anchor is stored that makes it needless.
         let control = self.anchored.control();
-        let notes: Vec<_> = control.notes_of(self.pathname).await?.iter().map(NoteRow::note).collect();
+        let rows = control.notes_of(self.pathname).await?;
         let intents = control.intents().await?;
-        if intents.iter().any(|intent| intent.any_content && intent.pathnames.contains(self.pathname)) {
+        let any = |intent: &&IntentRow| intent.any_content && intent.pathnames.contains(self.pathname);
+        if let Some(intent) = intents.iter().find(any) {
+            self.explained = Some(Explained::Intent(intent.at));
             return Ok(Content::Ours);
         }
         let fetched = match self.anchored.converger.fetcher.fetch(self.pathname, etag, *size).await {
@@ -317,8 +365,14 @@ impl<'a> Run<'a> {
         let Fetched::Body { body, .. } = fetched else { return Ok(Content::Gone) };
         let sha256 = body.sha256();
         self.content = Some(sha256);
-        let by_intent = intents.iter().any(|intent| intent.names(self.pathname, sha256));
-        Ok(whose((etag, &sha256), held_sha256.as_ref(), &notes, by_intent))
+        // The anchor names what Blob held before, as a note does whose request was answered.
+        let mut notes: Vec<_> = rows.iter().map(NoteRow::note).collect();
+        notes.extend(self.anchor.as_ref().and_then(former));
+        let intent = intents.iter().find(|intent| intent.names(self.pathname, sha256));
+        let row = rows.iter().find(|row| row.note().names(etag, &sha256)).map(|row| row.at);
+        self.explained =
+            intent.map(|intent| Explained::Intent(intent.at)).or_else(|| row.map(Explained::Note));
+        Ok(whose((etag, &sha256), held_sha256.as_ref(), &notes, intent.is_some()))
     }
 
     /// Makes everything ready that the request takes, then notes it.
@@ -511,6 +565,13 @@ impl<'a> Run<'a> {
         };
         self.anchored.replace(self.anchor.as_ref(), &anchor, None).await
     }
+}
+
+/// What Blob held when it was equal last, where the anchor says so and is of another version.
+fn former(anchor: &Anchor) -> Option<Note<ETag, Digest>> {
+    let Behind { etag, sha256 } = anchor.behind.as_ref()?;
+    let expects = State { etag: etag.clone()?, content: *sha256 };
+    Some(Note { expects: Some(expects), leaves: None, answered: true })
 }
 
 /// Whether a write that failed so may have been applied, or may be yet.

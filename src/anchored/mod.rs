@@ -10,6 +10,7 @@ mod foreign;
 mod import;
 mod list;
 mod mirror;
+mod newer;
 pub(crate) mod read;
 mod write;
 
@@ -21,8 +22,10 @@ use futures::future::BoxFuture;
 use futures::stream::{self, StreamExt as _};
 
 pub use self::direct::{Changed, PickedUp};
+pub use self::foreign::{NO_ANCHOR, Replaces, commands};
 pub use self::import::for_blob;
-pub use self::mirror::Judged;
+pub use self::mirror::{Explained, Judged, Verdict};
+pub use self::newer::{CLOCKS_DIFFER_MAX, Newer, newer};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
 use crate::converge::direct::Look;

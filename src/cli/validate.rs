@@ -12,12 +12,13 @@ use super::context::Context;
 use super::flags::BudgetFlags;
 use super::output::Report;
 use super::stores::{Asked, Stores};
-use crate::anchored::Anchored;
+use crate::anchored::{Anchored, NO_ANCHOR, Replaces};
 use crate::blob::Pathname;
 use crate::converge::Converger;
 use crate::dual_write::session::{Opening, Session};
 use crate::error::{Error, ErrorKind, Exit, Result};
 use crate::gate::indexes_complete;
+use crate::protocol::Rev;
 use crate::protocol::phase::{Authority, Epoch, Phase};
 use crate::sweep::indexes::IndexReport;
 use crate::sweep::{self, BackSweep, Drift, Level, Sweep, SweepReport};
@@ -38,36 +39,45 @@ use crate::target::control::{SessionKind, names};
 /// at the level `content`, the table's indexes are compared with it, which reads both once more (`indexes-complete`).
 ///
 /// Once DynamoDB is the authority, items are held against what their anchors say, and Blob, which is the mirror
-/// then, against the anchors. What Blob has that this migration did not write is `foreign`: nothing touches it
-/// but `--adopt`, which takes it over into DynamoDB, and `--discard`, which saves its bytes to a file under
-/// `.migrate/discarded/` and puts back what DynamoDB holds.
+/// then, against the anchors. What Blob has that an anchor, a note or an intent names is an older version, and `--repair`
+/// settles it. What Blob has that this migration did not write is `foreign`: nothing touches it but `--adopt` and
+/// `--discard`. Beside each foreign blob stand which of the two stores has the newer version, and the command for
+/// either; the first command keeps the newer version, or loses nothing where the times are too close to tell.
+///
+/// `--adopt PATHNAME@REV` takes the blob over into DynamoDB, if DynamoDB still has the version that was shown with that
+/// rev (`none` where it never had one). It saves what DynamoDB held to a file under `.migrate/replaced/`. Where DynamoDB
+/// is newer, or may be, it refuses without `--overwrite-newer`. `--discard PATHNAME` saves the blob's bytes to a file
+/// under `.migrate/discarded/` and puts back what DynamoDB holds.
 ///
 /// With `--output json`: {"command": "validate", "clean", "obstacles": [text], "sweeps": [{"began", "ended",
 /// "level", "listed", "compared", "anchored", "anchors_compared", "items", "items_compared", "other_items",
 /// "ignored", "accepted", "unmapped", "planted", "found", "drift": [{"kind", "pathname", "key", "source",
-/// "target", "detail", "diff"}], "remaining": drift after a repair, or null, "bypassed": [{"pathname", "at"}] where
+/// "target", "detail", "diff", "newer": "blob", "dynamodb" or "unclear" and "settle": [command] of what is foreign}],
+/// "remaining": drift after a repair, or null, "bypassed": [{"pathname", "at"}] where
 /// changes went past a gateway, "mirror": {"listed", "compared", "anchored", "anchors_compared"} of Blob where
 /// DynamoDB is the authority}],
 /// "indexes": [{"index", "expected", "entries", "half", "missing", "extra", "named"}] where they were compared,
 /// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
-/// With --adopt or --discard: {"command": "validate", "adopted": [pathname], "discarded": [[pathname, file]]}.
+/// With --adopt or --discard: {"command": "validate", "adopted": [[pathname, file or null]], "discarded": [[pathname,
+/// file]]}; after a failure it has what was done before.
 ///
-/// Exit codes: 0 nothing differs (any more); 2 nothing foreign is where --adopt or --discard says; 5 something
-/// differs, or the comparison proves nothing; 6 a flip is under way, or Blob is the authority, where nothing is
-/// foreign.
+/// Exit codes: 0 nothing differs (any more); 1 DynamoDB was written since --adopt's version was shown; 2 nothing foreign
+/// is where --adopt or --discard says, or --adopt would need --overwrite-newer; 3 the blob can't become items; 5 something
+/// differs, or the comparison proves nothing; 6 a flip is under way, or Blob is the authority, where nothing is foreign.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "Examples:
   migrate validate
   migrate validate --repair
   migrate validate --level inventory --output json
-  migrate validate --adopt signups/a.json --discard signups/b.json")]
+  migrate validate --discard signups/b.json
+  migrate validate --adopt signups/a.json@0f343b0931126a20f133d67c2b018a3b")]
 pub(crate) struct Validate {
     /// How deep to look
     #[arg(long, value_name = "LEVEL", default_value = "content")]
     level: LevelFlag,
 
-    /// Converge what differs, and judge it again. Only items of this program are touched
+    /// Converge what differs, and judge it again. Only items and blobs of this program are touched
     #[arg(long)]
     repair: bool,
 
@@ -75,9 +85,14 @@ pub(crate) struct Validate {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10))]
     sweeps: u32,
 
-    /// Take over into DynamoDB what Blob has under this pathname and this migration did not write
-    #[arg(long, value_name = "PATHNAME", conflicts_with_all = ["repair", "sweeps", "level"])]
+    /// Take over into DynamoDB what Blob has under this pathname and this migration did not write. REV is the version in
+    /// DynamoDB that it replaces, as `migrate validate` shows it; `none`: nothing
+    #[arg(long, value_name = "PATHNAME@REV", conflicts_with_all = ["repair", "sweeps", "level"])]
     adopt: Vec<String>,
+
+    /// Let --adopt replace a version in DynamoDB that is newer than the blob, or may be
+    #[arg(long, requires = "adopt")]
+    overwrite_newer: bool,
 
     /// Save what Blob has under this pathname and this migration did not write, then put back what DynamoDB holds
     #[arg(long, value_name = "PATHNAME", conflicts_with_all = ["repair", "sweeps", "level"])]
@@ -85,6 +100,29 @@ pub(crate) struct Validate {
 
     #[command(flatten)]
     budget: BudgetFlags,
+}
+
+/// A foreign blob, and the version in DynamoDB that it replaces.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Adoption {
+    pathname: Pathname,
+    /// None: there is no anchor.
+    rev: Option<Rev>,
+}
+
+impl Adoption {
+    fn of(text: &str) -> Result<Self> {
+        let is_rev = |rev: &str| rev.len() == 32 && rev.bytes().all(|byte| byte.is_ascii_hexdigit());
+        let named = text.rsplit_once('@').filter(|(_, rev)| *rev == NO_ANCHOR || is_rev(rev));
+        let Some((pathname, rev)) = named else {
+            return Err(Error::new(ErrorKind::Usage, "validate --adopt")
+                .key(text)
+                .message("which version in DynamoDB it replaces is not said: PATHNAME@REV")
+                .hint("`migrate validate` shows the command with it, beside each foreign blob"));
+        };
+        let rev = (rev != NO_ANCHOR).then(|| Rev::new(rev));
+        Ok(Self { pathname: Pathname::from(pathname), rev })
+    }
 }
 
 /// How long to wait before what moves is looked at again; grows with each look.
@@ -120,6 +158,7 @@ struct ValidateReport<'a> {
 }
 
 pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Exit> {
+    let adoptions = args.adopt.iter().map(|text| Adoption::of(text)).collect::<Result<Vec<_>>>()?;
     let stores = Stores::open(context).await?;
     stores.bound(args.budget);
     stores.keep_export_evidence().await?;
@@ -128,8 +167,8 @@ pub(crate) async fn run(args: &Validate, context: &Context) -> anyhow::Result<Ex
             .message("in phase final nothing is mirrored any more: there is nothing to compare with")
             .into());
     }
-    if !args.adopt.is_empty() || !args.discard.is_empty() {
-        return settle_foreign(args, context, &stores).await;
+    if !adoptions.is_empty() || !args.discard.is_empty() {
+        return settle_foreign(args, &adoptions, context, &stores).await;
     }
     if args.repair {
         return repair(args, context, &stores).await;
@@ -163,14 +202,18 @@ impl Under {
 #[derive(Debug, Serialize)]
 struct ForeignReport<'a> {
     command: &'static str,
-    adopted: &'a [String],
+    adopted: Vec<(&'a Pathname, Option<String>)>,
     discarded: Vec<(&'a str, String)>,
 }
 
 impl Report for ForeignReport<'_> {
     fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
-        for pathname in self.adopted {
-            writeln!(text, "adopted    {pathname}: DynamoDB holds what Blob has")?;
+        for (pathname, file) in &self.adopted {
+            write!(text, "adopted    {pathname}: DynamoDB holds what Blob has")?;
+            match file {
+                Some(file) => writeln!(text, ", what it held is in {file}")?,
+                None => writeln!(text)?,
+            }
         }
         for (pathname, file) in &self.discarded {
             writeln!(text, "discarded  {pathname}: its bytes are in {file}, Blob has what DynamoDB holds")?;
@@ -181,26 +224,36 @@ impl Report for ForeignReport<'_> {
 
 /// Takes over, or puts right, what this migration did not write; in the order in which it was named, until one
 /// fails.
-async fn settle_foreign(args: &Validate, context: &Context, stores: &Stores) -> anyhow::Result<Exit> {
+async fn settle_foreign(
+    args: &Validate,
+    adoptions: &[Adoption],
+    context: &Context,
+    stores: &Stores,
+) -> anyhow::Result<Exit> {
     let session = session(context, stores, Some(Authority::Target)).await?;
     let converger = Converger { permit: session.permit(), ..stores.converger.clone() };
     let anchored = Anchored::new(converger, &stores.plan.plan.source.prefix);
+    let mut report = ForeignReport { command: "validate", adopted: Vec::new(), discarded: Vec::new() };
     let settled = async {
-        for pathname in &args.adopt {
-            anchored.adopt(&Pathname::from(pathname.as_str())).await?;
+        for Adoption { pathname, rev } in adoptions {
+            let replaces = Replaces { rev: rev.as_ref(), newer: args.overwrite_newer };
+            let file = anchored.adopt(pathname, replaces, &stores.directory.join("replaced")).await?;
+            report.adopted.push((pathname, file.map(|file| file.display().to_string())));
         }
-        let mut discarded = Vec::new();
         for pathname in &args.discard {
             let directory = stores.directory.join("discarded");
             let file = anchored.discard(&Pathname::from(pathname.as_str()), &directory).await?;
-            discarded.push((pathname.as_str(), file.display().to_string()));
+            report.discarded.push((pathname.as_str(), file.display().to_string()));
         }
-        Ok::<_, Error>(discarded)
+        Ok::<_, Error>(())
     };
     let settled = settled.await;
     session.close().await?;
-    let report = ForeignReport { command: "validate", adopted: &args.adopt, discarded: settled? };
-    context.output.report(&report)?;
+    // What was done before a failure is told: it names files.
+    if settled.is_ok() || !report.adopted.is_empty() || !report.discarded.is_empty() {
+        context.output.report(&report)?;
+    }
+    settled?;
     Ok(Exit::Done)
 }
 
@@ -409,6 +462,9 @@ pub(super) fn write_drift(text: &mut dyn fmt::Write, drift: &[Drift]) -> fmt::Re
         if let Some(target) = &one.target {
             writeln!(text, "              target  {target}")?;
         }
+        for (command, label) in one.settle.iter().zip(["hint:", "or:"]) {
+            writeln!(text, "              {label:<7} {command}")?;
+        }
         for line in one.diff.iter().flat_map(|diff| diff.lines()).filter(|line| !line.starts_with("@@")) {
             writeln!(text, "              {line}")?;
         }
@@ -420,4 +476,24 @@ pub(super) fn write_drift(text: &mut dyn fmt::Write, drift: &[Drift]) -> fmt::Re
         writeln!(text, "  to settle {kind}: {}", kind.remedy())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adoption_names_a_blob_and_the_version_that_it_replaces() {
+        let rev = "0f343b0931126a20f133d67c2b018a3b";
+        let of = |pathname: &str, rev: Option<&str>| Adoption {
+            pathname: pathname.into(),
+            rev: rev.map(Rev::new),
+        };
+        assert_eq!(Adoption::of(&format!("a@b.json@{rev}")).unwrap(), of("a@b.json", Some(rev)));
+        assert_eq!(Adoption::of("a.json@none").unwrap(), of("a.json", None));
+        for wrong in ["a.json", "a@b.json", "a.json@", &format!("a.json@{}", &rev[1..])] {
+            let error = Adoption::of(wrong).unwrap_err();
+            assert_eq!(error.subject(), Some(wrong));
+        }
+    }
 }

@@ -11,7 +11,7 @@ use super::drift::{Drift, DriftKind};
 use super::ledger::Ledger;
 use super::report::SweepReport;
 use super::run::{Sweep, interrupted};
-use crate::anchored::{Anchored, Changed, Judged, PickedUp};
+use crate::anchored::{Anchored, Changed, Judged, Newer, PickedUp, Verdict, commands, newer};
 use crate::blob::{ETag, ListRequest, ListedBlob, Pathname};
 use crate::converge::{Converger, SOURCE};
 use crate::error::{ErrorKind, Result};
@@ -286,7 +286,7 @@ impl BackSweep<'_> {
         let mut drift = None;
         for look in 1..=LOOKS {
             drift = match anchored.judge(pathname).await {
-                Ok((judged, blob, anchor)) => drift_of(pathname, judged, blob, anchor),
+                Ok(verdict) => drift_of(pathname, verdict),
                 Err(error) if error.kind().is_of_one_key() => {
                     let bare = Pair::bare(pathname.clone(), None, None);
                     Some(bare.drift(DriftKind::Unverified, &error.to_string()))
@@ -308,8 +308,7 @@ impl BackSweep<'_> {
     /// Makes Blob equal, and looks what is left.
     async fn repair(&self, anchored: &Anchored, pathname: &Pathname) -> Result<Option<Drift>> {
         anchored.settle_noted(self.session, pathname, Purpose::Repair).await?;
-        let (judged, blob, anchor) = anchored.judge(pathname).await?;
-        Ok(drift_of(pathname, judged, blob, anchor))
+        Ok(drift_of(pathname, anchored.judge(pathname).await?))
     }
 }
 
@@ -343,19 +342,30 @@ fn spoil(anchor: &Anchor, blob: &ListedBlob) -> (u64, u64) {
     (seen.len() as u64, seen.iter().filter(|seen| **seen).count() as u64)
 }
 
-fn drift_of(
-    pathname: &Pathname,
-    judged: Judged,
-    blob: Option<ListedBlob>,
-    anchor: Option<Anchor>,
-) -> Option<Drift> {
+fn drift_of(pathname: &Pathname, verdict: Verdict) -> Option<Drift> {
+    let Verdict { judged, blob, anchor, explained } = verdict;
+    let because = |what: &str| match &explained {
+        Some(explained) => format!("{what}: {explained}"),
+        None => what.to_owned(),
+    };
     let (kind, detail) = match judged {
         Judged::Equal => return None,
-        Judged::Missing => (DriftKind::Missing, "Blob, which is the mirror, lacks it"),
-        Judged::Extra => (DriftKind::Extra, "it was deleted, and Blob still has it"),
-        Judged::Stale => (DriftKind::Stale, "Blob has an older version"),
-        Judged::Foreign => (DriftKind::Foreign, "Blob has what this migration did not write; it is kept"),
-        Judged::Moving => (DriftKind::Unverified, "it did not hold still while it was judged"),
+        Judged::Missing => (DriftKind::Missing, "Blob, which is the mirror, lacks it".to_owned()),
+        Judged::Extra => (DriftKind::Extra, because("it was deleted, and Blob still has it")),
+        Judged::Stale => (DriftKind::Stale, because("Blob has an older version")),
+        Judged::Foreign => return Some(foreign(pathname, blob, anchor)),
+        Judged::Moving => (DriftKind::Unverified, "it did not hold still while it was judged".to_owned()),
     };
-    Some(Pair::bare(pathname.clone(), anchor, blob).drift(kind, detail))
+    Some(Pair::bare(pathname.clone(), anchor, blob).drift(kind, &detail))
+}
+
+fn foreign(pathname: &Pathname, blob: Option<ListedBlob>, anchor: Option<Anchor>) -> Drift {
+    let (which, why) = match &blob {
+        Some(blob) => newer(blob, anchor.as_ref()),
+        None => (Newer::Unclear, "Blob does not say when it was stored".to_owned()),
+    };
+    let settle = commands(pathname, anchor.as_ref().map(|anchor| &anchor.rev), which);
+    let detail = format!("Blob has what this migration did not write, and it is kept; {why}");
+    let drift = Pair::bare(pathname.clone(), anchor, blob).drift(DriftKind::Foreign, &detail);
+    Drift { newer: Some(which), settle, ..drift }
 }

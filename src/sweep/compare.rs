@@ -344,6 +344,8 @@ impl Pair {
             target,
             detail: detail.to_owned(),
             diff: None,
+            newer: None,
+            settle: Vec::new(),
         }
     }
 

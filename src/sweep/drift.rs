@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use crate::anchored::Newer;
 use crate::blob::Pathname;
 use crate::value::Key;
 
@@ -66,8 +67,8 @@ impl DriftKind {
                 "another writer owns the item: change the entity's key, or remove that item by hand"
             }
             Self::Foreign => {
-                "`migrate validate --adopt PATHNAME` takes it over into DynamoDB; `--discard PATHNAME` saves its bytes \
-                 to a file and puts back what DynamoDB holds"
+                "`--adopt` takes the blob over into DynamoDB, `--discard` puts back what DynamoDB holds; each saves what \
+                 it replaces to a file. Of the commands beside each blob the first keeps what is newer"
             }
             Self::Unmappable => {
                 "correct the blob or the entity's rules, or list it under [[accept]] with a reason"
@@ -104,4 +105,10 @@ pub struct Drift {
     /// Lines that differ: `-` expected from the source, `+` found in the target.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub diff: Option<String>,
+    /// Which of the two is newer, where it is foreign.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub newer: Option<Newer>,
+    /// The commands that settle it, where each blob has its own; the first loses nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub settle: Vec<String>,
 }

@@ -11,7 +11,7 @@ use crate::mode::control;
 use crate::support::Sandbox;
 
 /// The phase is that one, whatever the gates say.
-fn step(control: &Control, phase: Phase) {
+pub(crate) fn step(control: &Control, phase: Phase) {
     runtime().block_on(async {
         let seen = control.mode().await.unwrap().unwrap();
         let to = seen.stepped(phase, None, seen.since, &seen.plan_hash);

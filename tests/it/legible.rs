@@ -106,5 +106,6 @@ fn people_see_escapes_and_programs_the_names() {
     }
     run(&sandbox, &["check", "--explain", "absent\u{202e}\nhint: rm"]);
     run(&sandbox, &["validate", "--adopt", "absent\u{202e}\nhint: rm"]);
+    run(&sandbox, &["validate", "--adopt", "absent\u{202e}\nhint: rm@none"]);
     run(&sandbox, &["nonsense\u{202e}\u{1b}[2J"]);
 }

@@ -27,6 +27,8 @@ mod finish;
 mod fixture;
 #[cfg(feature = "embedded")]
 mod flip_faults;
+#[cfg(feature = "embedded")]
+mod foreign;
 #[cfg(all(feature = "embedded", target_os = "linux"))]
 mod full_disk;
 #[cfg(feature = "embedded")]

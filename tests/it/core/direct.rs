@@ -341,6 +341,28 @@ async fn what_no_blob_can_hold_is_refused_and_said() {
     stage.holds(NAME, "1", Some(UPDATED)).await;
 }
 
+/// What the application wrote stays, be it a version of the blob or not, though the anchor is what was shown.
+#[tokio::test]
+async fn a_foreign_blob_is_adopted_over_no_item_that_the_application_wrote_since() {
+    for value in [Value::s("theirs"), Value::Ss(vec!["theirs".to_owned()])] {
+        let (stage, _gateway) = Stage::direct().await;
+        let directory = tempfile::tempdir().unwrap();
+        stage.rig.put(NAME, r#"{"id": "1", "n": 2}"#).await;
+        let rev = stage.rev(NAME).await;
+        stage.update("1", "note", value).await;
+        let before = stage.rig.item("D#1", "META");
+        let adopting = stage.adopt_over(NAME, rev.as_ref(), true, directory.path());
+        let error = refused(stage.while_time_passes(Box::pin(adopting)).await);
+        assert_eq!(error.kind(), ErrorKind::LostRace, "{error}");
+        let [before, after] = [before, stage.rig.item("D#1", "META")].map(|item| {
+            let mut item = item.unwrap();
+            item.remove(SOURCE);
+            item
+        });
+        assert_eq!(after, before);
+    }
+}
+
 #[tokio::test]
 async fn conditions_of_clients_are_judged_by_what_the_application_wrote() {
     let (stage, gateway) = Stage::direct().await;

@@ -7,6 +7,7 @@ mod cutover;
 mod direct;
 mod faults;
 mod flip;
+mod foreign;
 mod gateway;
 mod gateway_door;
 mod groups;

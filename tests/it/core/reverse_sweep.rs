@@ -27,7 +27,7 @@ impl Stage {
         sweep.run(&silent(), &CancellationToken::new()).await.unwrap()
     }
 
-    fn anchored(&self) -> Anchored {
+    pub(super) fn anchored(&self) -> Anchored {
         Anchored::new(self.rig.converger.clone(), "")
     }
 
@@ -138,7 +138,7 @@ async fn what_is_foreign_is_kept_until_it_is_adopted_or_discarded() {
 
     let directory = tempfile::tempdir().unwrap();
     for name in [NAME, "p/new.json"] {
-        stage.anchored().adopt(&name.into()).await.unwrap();
+        stage.adopt(name, directory.path()).await.unwrap();
         assert_eq!(read(&gateway, name).await.as_deref(), Some(C));
     }
     for name in ["p/1.json", "p/2.json", "p/old.json"] {
@@ -148,7 +148,7 @@ async fn what_is_foreign_is_kept_until_it_is_adopted_or_discarded() {
     assert_eq!(stage.in_blob("p/2.json").await.as_deref(), Some(A));
     assert_eq!(stage.in_blob("p/old.json").await, None);
     for name in [NAME, "p/1.json", "p/absent.json", "picture.png"] {
-        let adopted = stage.anchored().adopt(&name.into()).await;
+        let adopted = stage.adopt(name, directory.path()).await;
         assert_eq!(adopted.unwrap_err().kind(), ErrorKind::Usage, "{name}: nothing foreign is there");
     }
     assert_eq!(stage.back_sweep(false).await.obstacles(), Vec::<String>::new());
@@ -159,9 +159,10 @@ async fn what_is_foreign_is_kept_until_it_is_adopted_or_discarded() {
 async fn what_is_foreign_and_no_document_can_only_be_discarded() {
     let (stage, gateway) = Stage::flipped().await;
     stage.rig.put(NAME, "no json").await;
-    let adopted = stage.anchored().adopt(&NAME.into()).await;
-    assert_eq!(adopted.unwrap_err().kind(), ErrorKind::Unrepresentable);
     let directory = tempfile::tempdir().unwrap();
+    let adopted = stage.adopt(NAME, directory.path()).await.unwrap_err();
+    assert_eq!(adopted.kind(), ErrorKind::Unrepresentable);
+    assert!(adopted.advice().unwrap().contains("--discard r/1.json"), "{adopted:?}");
     assert_eq!(stage.discard(NAME, directory.path()).await.unwrap(), b"no json");
     assert_eq!(read(&gateway, NAME).await.as_deref(), Some(A));
     stage.settled().await;
