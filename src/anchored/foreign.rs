@@ -2,7 +2,7 @@
 //!
 //! Neither loses anything: what is replaced, in Blob or in DynamoDB, is in a file before. A blob whose content the
 //! anchor, a note or an intent names is not foreign; a repair settles it. Which of the two is newer is judged in
-//! [`super::newer`].
+//! `newer.rs`.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -12,6 +12,7 @@ mod list;
 mod mirror;
 mod newer;
 pub(crate) mod read;
+mod verdict;
 mod write;
 
 use std::sync::Arc;
@@ -24,8 +25,8 @@ use futures::stream::{self, StreamExt as _};
 pub use self::direct::{Changed, PickedUp};
 pub use self::foreign::{NO_ANCHOR, Replaces, commands};
 pub use self::import::for_blob;
-pub use self::mirror::{Explained, Judged, Verdict};
 pub use self::newer::{CLOCKS_DIFFER_MAX, Newer, newer};
+pub use self::verdict::{Explained, Judged, Verdict};
 use crate::blob::store::{Content, GetOptions, Part, PutOptions, Upload};
 use crate::blob::{BlobStore, Body, ETag, Head, ListPage, ListRequest, ListedBlob, Pathname, Spooled, media};
 use crate::converge::direct::Look;

@@ -41,8 +41,8 @@ use crate::target::control::{SessionKind, names};
 /// Once DynamoDB is the authority, items are held against what their anchors say, and Blob, which is the mirror
 /// then, against the anchors. What Blob has that an anchor, a note or an intent names is an older version, and `--repair`
 /// settles it. What Blob has that this migration did not write is `foreign`: nothing touches it but `--adopt` and
-/// `--discard`. Beside each foreign blob stand which of the two stores has the newer version, and the command for
-/// either; the first command keeps the newer version, or loses nothing where the times are too close to tell.
+/// `--discard`. Beside each foreign blob stand which of the two stores has the newer version, and both commands. The first
+/// command keeps the newer version; where that is unclear, the first command keeps what DynamoDB holds.
 ///
 /// `--adopt PATHNAME@REV` takes the blob over into DynamoDB, if DynamoDB still has the version that was shown with that
 /// rev (`none` where it never had one). It saves what DynamoDB held to a file under `.migrate/replaced/`. Where DynamoDB

@@ -92,7 +92,7 @@ fn back_of(pathname: &Pathname, settled: Result<Ending<ETag>>) -> Done {
         Ok(Ending::Equal) => Done::Equal,
         Ok(Ending::Written) => Done::Written,
         Ok(Ending::Foreign { etag }) => {
-            tracing::warn!(%pathname, %etag, "Blob holds what this migration did not write; it is kept");
+            tracing::warn!(%pathname, %etag, "Blob holds what this migration did not write; it is kept. `migrate validate` says which version is newer");
             Done::Written
         }
         Ok(Ending::GaveUp) => Done::GaveUp,
