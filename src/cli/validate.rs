@@ -60,7 +60,7 @@ use crate::target::control::{SessionKind, names};
 /// "operations": {"simple", "advanced"} asked of Blob, "requests" sent to DynamoDB}.
 ///
 /// With --adopt or --discard: {"command": "validate", "adopted": [[pathname, file or null]], "discarded": [[pathname,
-/// file]]}; after a failure it has what was done before.
+/// file]]}. After a failure standard error has what was done before.
 ///
 /// Exit codes: 0 nothing differs (any more); 1 DynamoDB was written since --adopt's version was shown; 2 nothing foreign
 /// is where --adopt or --discard says, or --adopt would need --overwrite-newer; 3 the blob can't become items; 5 something
@@ -206,8 +206,8 @@ struct ForeignReport<'a> {
     discarded: Vec<(&'a str, String)>,
 }
 
-impl Report for ForeignReport<'_> {
-    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+impl ForeignReport<'_> {
+    fn done(&self, text: &mut dyn fmt::Write) -> fmt::Result {
         for (pathname, file) in &self.adopted {
             write!(text, "adopted    {pathname}: DynamoDB holds what Blob has")?;
             match file {
@@ -218,6 +218,13 @@ impl Report for ForeignReport<'_> {
         for (pathname, file) in &self.discarded {
             writeln!(text, "discarded  {pathname}: its bytes are in {file}, Blob has what DynamoDB holds")?;
         }
+        Ok(())
+    }
+}
+
+impl Report for ForeignReport<'_> {
+    fn human(&self, text: &mut dyn fmt::Write) -> fmt::Result {
+        self.done(text)?;
         writeln!(text, "next       migrate validate")
     }
 }
@@ -249,11 +256,14 @@ async fn settle_foreign(
     };
     let settled = settled.await;
     session.close().await?;
-    // What was done before a failure is told: it names files.
-    if settled.is_ok() || !report.adopted.is_empty() || !report.discarded.is_empty() {
-        context.output.report(&report)?;
+    if let Err(error) = settled {
+        // What was done before is told beside the failure: it names files.
+        let mut done = String::new();
+        report.done(&mut done)?;
+        done.lines().for_each(|line| context.output.note(line));
+        return Err(error.into());
     }
-    settled?;
+    context.output.report(&report)?;
     Ok(Exit::Done)
 }
 
