@@ -13,10 +13,12 @@ use serde_json::{Value, json};
 
 /// Records of a blob with many items: more than one transaction takes.
 const RECORDS: std::ops::Range<u32> = 101..160;
-/// How many contents each hot key returns to.
+/// How many contents each key returns to that does so.
 const FORMER: u32 = 3;
 /// Clients below this number write contents of their own; those that keys return to belong to none.
 const NO_CLIENT: u32 = 0xfff;
+/// What the names of keys begin with that hold nothing but former contents.
+pub(crate) const SWINGS: &str = "r/swing-";
 /// Bits of a content's number that count the contents of one client.
 const SERIAL_BITS: u32 = 20;
 
@@ -66,6 +68,8 @@ SK = "META"
 pub(crate) enum Kind {
     /// Few keys, written all the time; they return to former contents.
     Hot,
+    /// The same, and nothing but former contents and nothing at all.
+    Swing,
     /// Many keys, each written now and then.
     Cold,
     /// Copied and renamed from one to the other.
@@ -95,7 +99,8 @@ impl Keys {
         let mut add = |kind, count, name: fn(usize) -> String| {
             names.extend((0..count).map(|number| (name(number), kind)));
         };
-        add(Kind::Hot, 5, |number| format!("r/hot-{number}.json"));
+        add(Kind::Hot, 3, |number| format!("r/hot-{number}.json"));
+        add(Kind::Swing, 8, |number| format!("{SWINGS}{number}.json"));
         add(Kind::Pair, 6, |number| format!("r/pair-{number}.json"));
         add(Kind::Many, 3, |number| format!("many/{number}.json"));
         add(Kind::Member, 6, |number| format!("group/{}/{}.json", number / 3, number % 3));
@@ -132,7 +137,7 @@ pub(crate) struct Content(pub(crate) u32);
 impl Content {
     /// The content of this number that a client makes.
     pub(crate) const fn of_client(client: u32, serial: u32) -> Self {
-        Self(client << SERIAL_BITS | serial)
+        Self((client << SERIAL_BITS) | serial)
     }
 
     /// A content that this key returns to.
@@ -140,7 +145,7 @@ impl Content {
         // A key's place is far below the number of bits that are left.
         #[expect(clippy::cast_possible_truncation, reason = "there are a few hundred keys")]
         let key = key.0 as u32;
-        Self(NO_CLIENT << SERIAL_BITS | key * FORMER + number % FORMER)
+        Self((NO_CLIENT << SERIAL_BITS) | (key * FORMER + number % FORMER))
     }
 
     /// How many contents a key returns to.

@@ -83,17 +83,17 @@ pub(crate) struct Round {
 }
 
 impl Round {
-    /// The round of this number; every fourth one is fair.
+    /// The round of this number; every fifth one is fair, there and back in turn.
     pub(crate) fn draw(seed: u64, number: u64, windows: &Windows, gateways: usize) -> Self {
-        let mut random = drawing(seed ^ 0xfa_17, number);
+        let mut random = drawing(seed ^ 0xfa17, number);
         let random = &mut random;
-        let fair = number % 4 == 3;
+        let fair = number % 5 == 4;
         let ms = |range: std::ops::Range<u64>, random: &mut dyn Rng| {
             Duration::from_millis(random.random_range(range))
         };
         let to_blob = if fair { [20, 60] } else { [3, 12] }[random.random_range(0..2)];
-        let gust_time = ms(4_000..9_000, random);
-        let count = random.random_range(2..5);
+        let gust_time = ms(5_000..11_000, random);
+        let count = random.random_range(2..7);
         let planned = |random: &mut dyn Rng| Planned {
             after: gust_time.mul_f64(random.random()),
             slot: random.random_range(0..gateways),
@@ -101,7 +101,7 @@ impl Round {
         };
         let mut gust: Vec<Planned> = (0..count).map(|_| planned(random)).collect();
         gust.sort_by_key(|planned| planned.after);
-        let sleeper = (random.random_bool(0.4), random.random_range(0..gateways), ms(0..2_500, random));
+        let sleeper = (random.random_bool(0.8), random.random_range(0..gateways), ms(0..2_500, random));
         let mut fire = || Fire::draw(windows, gateways, random);
         let fires = [fire(), fire(), fire()];
         let squall = [40, 100, 200][random.random_range(0..3)];
@@ -268,6 +268,6 @@ mod tests {
         assert!(fires.iter().any(|fire| matches!(fire, Fire::OperatorKilled { .. })));
         assert!(fires.iter().any(|fire| matches!(fire, Fire::TwoOperators { .. })));
         assert!(rounds.iter().any(|round| round.sleeper.is_some()));
-        assert_eq!(rounds.iter().filter(|round| round.fair).count(), 50);
+        assert_eq!(rounds.iter().filter(|round| round.fair).count(), 40);
     }
 }

@@ -12,7 +12,7 @@ use crate::log::Log;
 use crate::process::Process;
 use crate::proxy::{Link, Proxy};
 use crate::stage::{Actor, Stage};
-use crate::weather::{Cut, Weather};
+use crate::weather::{Cut, Latency, Weather};
 
 /// Names of gateways.
 const NAMES: [&str; 4] = ["blue", "green", "red", "grey"];
@@ -53,7 +53,7 @@ struct Running {
 pub(crate) struct Life {
     pub(crate) name: String,
     pub(crate) killed: Option<Moment>,
-    /// Whether it ever took writes, so that it had a session.
+    /// Whether it ever took writes, so that it had a session, and nobody was told yet that it is gone.
     served: bool,
     /// From when until when it was frozen.
     pub(crate) frozen: Vec<(Moment, Option<Moment>)>,
@@ -114,8 +114,10 @@ impl Fleet {
         };
         match process.line("gateway on ").await {
             Ok(url) => {
-                let off = if skew == 0 { String::new() } else { format!(", its wall clock off by {skew} s") };
-                self.log.say(format!("{name} runs (process {number}){off}"));
+                self.log.say(format!("{name} runs (process {number})"));
+                if skew != 0 && self.skews() {
+                    self.log.fault("skewed clock", format!("the wall clock of {name} is off by {skew} s"));
+                }
                 self.lives()[number].served = true;
                 place.serving.send_replace(Some((number, url.trim_end_matches('/').to_owned())));
                 running.process = Some(process);
@@ -199,6 +201,13 @@ impl Fleet {
         }
     }
 
+    /// How long requests of one gateway are on their way, to Blob and to DynamoDB.
+    pub(crate) fn slow(&self, slot: usize, (to_blob, to_dynamodb): (Latency, Latency)) {
+        for (link, latency) in self.links(slot).zip([to_blob, to_dynamodb]) {
+            link.set(|weather| weather.latency = latency);
+        }
+    }
+
     /// The ways of one gateway, to Blob and to DynamoDB.
     pub(crate) fn links(&self, slot: usize) -> impl Iterator<Item = &Arc<Link>> {
         self.slots[slot].proxies.iter().map(|proxy| &proxy.link)
@@ -221,15 +230,18 @@ impl Fleet {
         Ok(())
     }
 
-    /// Names under which a gateway ran that is gone, and that no other one took over.
+    /// Names under which a gateway ran that is gone, and that no other one took over; each is told once.
     pub(crate) async fn gone(&self) -> BTreeSet<String> {
         let mut present = BTreeSet::new();
         for slot in &self.slots {
             present.insert(slot.running.lock().await.name.clone());
         }
-        let lives = self.lives();
-        let served = lives.iter().filter(|life| life.served).map(|life| life.name.clone());
-        served.filter(|name| !present.contains(name)).collect()
+        let mut gone = BTreeSet::new();
+        for life in self.lives().iter_mut().filter(|life| life.served && !present.contains(&life.name)) {
+            life.served = false;
+            gone.insert(life.name.clone());
+        }
+        gone
     }
 
     /// The gateways that ended by themselves, and defects that any of them met.
@@ -282,24 +294,28 @@ impl Fleet {
     }
 }
 
-impl Fates for Fleet {
-    /// An answer ends what a gateway does for a call: what it has sent may be held on its way. Without an answer it may
-    /// be at it for a while, if it runs, and sends nothing any more once it was killed.
-    fn until(&self, process: usize, answered: bool, returned: Moment) -> Option<Moment> {
-        let lands = self.held_max + SLACK;
+impl Life {
+    /// Until when a call to this process can have an effect that ended like this; `lands` is the longest that a request of
+    /// it can be under way.
+    fn until(&self, answered: bool, returned: Moment, lands: Duration) -> Moment {
         if answered {
-            return Some(returned + lands);
+            // It is done with the call: no more than what it has sent is under way.
+            return returned + lands;
         }
-        let lives = self.lives();
-        let life = lives.get(process)?;
+        // It may be at it for a while, as long as it runs, and sends nothing any more once it was killed.
         let mut over = returned + AT_WORK_MAX;
-        for (from, to) in &life.frozen {
+        for (from, to) in &self.frozen {
             if *from < over {
                 over += to.map_or(Duration::ZERO, |to| to.saturating_sub(*from));
             }
         }
-        let over = life.killed.map_or(over, |killed| over.min(killed.max(returned)));
-        Some(over + lands)
+        self.killed.map_or(over, |killed| over.min(killed.max(returned))) + lands
+    }
+}
+
+impl Fates for Fleet {
+    fn until(&self, process: usize, answered: bool, returned: Moment) -> Option<Moment> {
+        self.lives().get(process).map(|life| life.until(answered, returned, self.held_max + SLACK))
     }
 }
 
@@ -308,4 +324,24 @@ fn faketime() -> Option<PathBuf> {
     let folders = std::fs::read_dir("/usr/lib").ok()?.filter_map(Result::ok).map(|entry| entry.path());
     let folders = folders.chain([Path::new("/usr/lib").to_owned(), Path::new("/usr/local/lib").to_owned()]);
     folders.map(|folder| folder.join("faketime/libfaketimeMT.so.1")).find(|library| library.exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_without_an_answer_has_its_time() {
+        let at = Duration::from_secs;
+        let until = |life: &Life, answered| life.until(answered, at(10), at(8));
+        let lives = Life::default();
+        assert_eq!(until(&lives, true), at(18), "what it sent is under way");
+        assert_eq!(until(&lives, false), at(10) + AT_WORK_MAX + at(8));
+        let killed = Life { killed: Some(at(12)), ..Life::default() };
+        assert_eq!(until(&killed, false), at(20));
+        let before = Life { killed: Some(at(9)), ..Life::default() };
+        assert_eq!(until(&before, false), at(18), "the connection broke since it was killed");
+        let slept = Life { frozen: vec![(at(11), Some(at(31)))], ..Life::default() };
+        assert_eq!(until(&slept, false), at(10) + AT_WORK_MAX + at(20) + at(8));
+    }
 }

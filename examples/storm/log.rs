@@ -21,9 +21,23 @@ pub(crate) struct Log {
 }
 
 #[derive(Debug)]
+enum Line {
+    Event(String),
+    Request(String),
+}
+
+impl Line {
+    fn text(&self) -> &str {
+        match self {
+            Self::Event(text) | Self::Request(text) => text,
+        }
+    }
+}
+
+#[derive(Debug)]
 struct Inner {
     file: File,
-    lines: Vec<(Moment, String)>,
+    lines: Vec<(Moment, Line)>,
     counts: BTreeMap<&'static str, u64>,
     held_longest: Duration,
 }
@@ -43,19 +57,32 @@ impl Log {
         self.clock.monotonic()
     }
 
-    /// Something that happened.
+    /// Something that happened to a process, or that an operator did.
     pub(crate) fn say(&self, line: impl Into<String>) {
-        let (now, line) = (self.now(), line.into());
+        self.note(Line::Event(line.into()));
+    }
+
+    /// A write that Blob answered.
+    pub(crate) fn landed(&self, line: String) {
+        self.note(Line::Request(line));
+    }
+
+    fn note(&self, line: Line) {
+        let now = self.now();
         let mut inner = self.lock();
         // Without it the storm goes on; its findings are printed all the same.
-        writeln!(inner.file, "{} {line}", seconds(now)).ok();
+        writeln!(inner.file, "{} {}", seconds(now), line.text()).ok();
         inner.lines.push((now, line));
     }
 
     /// A fault of this kind.
     pub(crate) fn fault(&self, kind: &'static str, line: impl Into<String>) {
-        *self.lock().counts.entry(kind).or_default() += 1;
+        self.count(kind);
         self.say(line);
+    }
+
+    fn count(&self, kind: &'static str) {
+        *self.lock().counts.entry(kind).or_default() += 1;
     }
 
     /// A request that did not just pass.
@@ -68,14 +95,18 @@ impl Log {
             Fate::Held(time) | Fate::Late(time) | Fate::Slow(time) => format!(" {} ms", time.as_millis()),
             _ => String::new(),
         };
-        self.fault(fate.name(), format!("{link}: {}{time}: {asked}", fate.name()));
+        self.count(fate.name());
+        self.note(Line::Request(format!("{link}: {}{time}: {asked}", fate.name())));
     }
 
-    /// What happened between two moments.
-    pub(crate) fn between(&self, from: Moment, to: Moment) -> Vec<String> {
+    /// What happened between two moments: to processes, and to requests that name this.
+    pub(crate) fn between(&self, from: Moment, to: Moment, name: &str) -> Vec<String> {
         let inner = self.lock();
-        let within = inner.lines.iter().filter(|(at, _)| (from..=to).contains(at));
-        within.map(|(at, line)| format!("{} {line}", seconds(*at))).collect()
+        let told = |(at, line): &&(Moment, Line)| {
+            (from..=to).contains(at) && (matches!(line, Line::Event(_)) || line.text().contains(name))
+        };
+        let told = inner.lines.iter().filter(told);
+        told.map(|(at, line)| format!("{} {}", seconds(*at), line.text())).collect()
     }
 
     /// How many faults of each kind there were, and the longest time that a write was held.

@@ -92,7 +92,9 @@ impl Operator {
 
     /// A command that has not been started.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        self.actor.command(arguments)
+        let mut command = self.actor.command(arguments);
+        command.arg("--quiet");
+        command
     }
 
     /// Runs a command to its end.
@@ -180,8 +182,9 @@ impl Ran {
                 // A failure is an object on stdout or stderr; what else is said is for people.
                 let texts = out.lines().chain(err.lines());
                 let told = texts.filter_map(|line| serde_json::from_str::<Value>(line).ok());
-                let told = told.filter_map(|line| line["error"]["message"].as_str().map(ToOwned::to_owned));
-                told.last().unwrap_or_else(|| err.lines().last().unwrap_or_default().to_owned())
+                let mut told =
+                    told.filter_map(|line| line["error"]["message"].as_str().map(ToOwned::to_owned));
+                told.next_back().unwrap_or_else(|| err.lines().last().unwrap_or_default().to_owned())
             }
         };
         Self { code, found, error }

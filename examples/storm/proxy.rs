@@ -21,7 +21,7 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use migrate::clock::Clock as _;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -57,6 +57,8 @@ pub(crate) struct Link {
     /// What is under way, also what nobody waits for.
     under_way: TaskTracker,
     stale: Mutex<Option<Stale>>,
+    /// Who wants to know of the next row that names something.
+    awaited: Mutex<Option<(String, oneshot::Sender<()>)>>,
 }
 
 /// A planted defect: reads of a blob are answered as they were for a while.
@@ -87,6 +89,7 @@ impl Proxy {
             log,
             under_way: TaskTracker::new(),
             stale: Mutex::default(),
+            awaited: Mutex::default(),
         });
         let mut serving = JoinSet::new();
         serving.spawn(serve(listener, Arc::clone(&link)));
@@ -126,6 +129,24 @@ impl Link {
         self.under_way.reopen();
     }
 
+    /// Waits until a row is on its way to DynamoDB that names this.
+    pub(crate) async fn names(&self, name: &str) {
+        let (told, tells) = oneshot::channel();
+        *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.to_owned(), told));
+        tells.await.ok();
+    }
+
+    fn tell(&self, body: &Bytes) {
+        let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
+        let names = |(name, _): &(String, _)| body.windows(name.len()).any(|part| part == name.as_bytes());
+        if awaited.as_ref().is_some_and(names)
+            && let Some((_, told)) = awaited.take()
+        {
+            // Who wanted to know may not wait any more.
+            told.send(()).ok();
+        }
+    }
+
     /// From now on reads of this blob are answered as the next one is.
     pub(crate) fn plant_stale(&self, name: &str, until: Duration) {
         let stale = Stale { name: name.to_owned(), until, replies: Vec::new() };
@@ -136,7 +157,7 @@ impl Link {
     async fn serve(self: Arc<Self>, request: Request<Incoming>) -> io::Result<Response<Full<Bytes>>> {
         let (parts, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
-        let (reply, replied) = tokio::sync::oneshot::channel();
+        let (reply, replied) = oneshot::channel();
         let link = Arc::clone(&self);
         self.under_way.spawn(async move {
             // Whoever asked may be gone.
@@ -146,9 +167,12 @@ impl Link {
         Ok(reply.map(Full::new))
     }
 
-    async fn exchange(&self, parts: Parts, body: Bytes) -> io::Result<Response<Bytes>> {
+    async fn exchange(self: &Arc<Self>, parts: Parts, body: Bytes) -> io::Result<Response<Bytes>> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let (asked, writes) = (self.asked(&parts), self.writes(&parts));
+        let (asked, writes) = (self.asked(&parts, &body), self.writes(&parts));
+        if action(&parts) == "PutItem" {
+            self.tell(&body);
+        }
         let weather = self.weather.borrow().clone();
         if let Some(cut) = weather.cut {
             return self.cut_off(cut).await;
@@ -167,8 +191,11 @@ impl Link {
             Fate::Held(time) => self.log.clock.sleep(time).await,
             Fate::Late(time) => {
                 // Its sender is told at once, and it is delivered all the same.
-                let late = self.later(time, parts, body);
-                self.under_way.spawn(late);
+                let link = Arc::clone(self);
+                self.under_way.spawn(async move {
+                    link.log.clock.sleep(time).await;
+                    link.forward(parts, body).await.ok();
+                });
                 return Err(lost());
             }
             Fate::ReplyLost => {
@@ -207,24 +234,14 @@ impl Link {
         Err(lost())
     }
 
-    fn later(&self, time: Duration, parts: Parts, body: Bytes) -> impl Future<Output = ()> + use<> {
-        let (client, clock) = (self.client.clone(), self.log.clock);
-        let request = self.request(parts, body);
-        async move {
-            clock.sleep(time).await;
-            // Nobody is told.
-            if let Ok(request) = request
-                && let Ok(reply) = client.request(request).await
-            {
-                reply.into_body().collect().await.ok();
-            }
-        }
-    }
-
     async fn forward(&self, parts: Parts, body: Bytes) -> io::Result<Response<Bytes>> {
+        let told = (self.store == Store::Blob && self.writes(&parts)).then(|| self.asked(&parts, &body));
         let reply = self.client.request(self.request(parts, body)?).await.map_err(io::Error::other)?;
         let (mut parts, body) = reply.into_parts();
         let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        if let Some(asked) = told {
+            self.log.landed(format!("{}: {asked} → {}", self.name, parts.status.as_u16()));
+        }
         if self.store == Store::Blob && is_json(&parts.headers) {
             // The store's URLs name the store: followed, they would lead past this proxy.
             let text = String::from_utf8_lossy(&body);
@@ -247,27 +264,31 @@ impl Link {
     }
 
     /// What a request asks for, in a few words.
-    fn asked(&self, parts: &Parts) -> String {
-        match self.store {
-            Store::Blob => {
-                let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
-                format!("{} {path}", parts.method)
-            }
-            Store::DynamoDb => {
-                let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
-                target.and_then(|target| target.rsplit('.').next()).unwrap_or("?").to_owned()
-            }
+    fn asked(&self, parts: &Parts, body: &Bytes) -> String {
+        if self.store == Store::DynamoDb {
+            return action(parts).to_owned();
         }
+        let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
+        let path = path.replace("%2F", "/");
+        // A delete names its blobs in its body.
+        let names = if path.ends_with("/delete") { String::from_utf8_lossy(body) } else { "".into() };
+        let expected = parts.headers.get("x-if-match").and_then(|etag| etag.to_str().ok());
+        let creates = parts.headers.get("x-allow-overwrite").is_some_and(|allowed| allowed == "0");
+        let expected = match expected {
+            Some(etag) => format!(" if {etag}"),
+            None if creates => " if nothing".to_owned(),
+            None => String::new(),
+        };
+        format!("{} {path}{names}{expected}", parts.method)
     }
 
     fn writes(&self, parts: &Parts) -> bool {
         match self.store {
             Store::Blob => parts.method != Method::GET && parts.method != Method::HEAD,
             Store::DynamoDb => {
-                let asked = self.asked(parts);
-                ["Put", "Update", "Delete", "Transact", "BatchExecute"].iter().any(|verb| {
-                    asked.starts_with(verb) && asked != "TransactGetItems"
-                })
+                let action = action(parts);
+                let verbs = ["Put", "Update", "Delete", "TransactWrite", "BatchExecute"];
+                verbs.iter().any(|verb| action.starts_with(verb))
             }
         }
     }
@@ -280,8 +301,7 @@ impl Link {
             *stale = None;
             return None;
         }
-        let encoded = planted.name.replace('/', "%2F");
-        if !asked.starts_with("GET") || !(asked.contains(&planted.name) || asked.contains(&encoded)) {
+        if !asked.starts_with("GET") || !asked.contains(&planted.name) {
             return None;
         }
         let known = planted.replies.iter().find(|(request, _)| request == asked);
@@ -291,6 +311,12 @@ impl Link {
         }
         known
     }
+}
+
+/// What a request to DynamoDB does.
+fn action(parts: &Parts) -> &str {
+    let target = parts.headers.get("x-amz-target").and_then(|target| target.to_str().ok());
+    target.and_then(|target| target.rsplit('.').next()).unwrap_or("?")
 }
 
 fn is_json(headers: &http::HeaderMap) -> bool {

@@ -14,9 +14,10 @@ use crate::operator::Tally;
 
 /// How many calls and faults around a finding are told.
 const CALLS: usize = 12;
-const FAULTS: usize = 40;
-/// How far around it.
-const AROUND: Duration = Duration::from_secs(8);
+const FAULTS: usize = 60;
+/// How far before and after it.
+const BEFORE: Duration = Duration::from_secs(60);
+const AFTER: Duration = Duration::from_secs(2);
 /// A history that is wrong at one place is mended there and judged again, so often.
 const WRONG_MAX: usize = 4;
 
@@ -63,6 +64,8 @@ impl Findings {
 pub(crate) fn judge(records: &[Record], fleet: &Fleet, keys: &Keys, findings: &Findings) -> usize {
     let all = steps(records, fleet);
     for (key, mut steps) in all.clone() {
+        let began = std::time::Instant::now();
+        let (count, open) = (steps.len(), steps.iter().filter(|s| s.returned.is_none()).count());
         for _ in 0..WRONG_MAX {
             match check(&steps) {
                 Verdict::Sound => break,
@@ -92,6 +95,7 @@ pub(crate) fn judge(records: &[Record], fleet: &Fleet, keys: &Keys, findings: &F
                 }
             }
         }
+        if began.elapsed().as_millis() > 3000 { std::fs::write(format!("/tmp/slow-{}-{count}", keys.name(key).replace('/', "_")), format!("{:?}", all[&key])).unwrap(); println!("SLOW {} {count} {open} {:?}", keys.name(key), began.elapsed()); }
     }
     all.len()
 }
@@ -108,6 +112,8 @@ fn mend(step: &mut Step) {
 pub(crate) fn told(finding: &Finding, seed: u64, records: &[Record], keys: &Keys, log: &Log) -> String {
     let mut text = String::new();
     let name = finding.key.map_or("-", |key| keys.name(key));
+    // No request names a line's end.
+    let about = finding.key.map_or("\n", |key| keys.name(key));
     let at = seconds(finding.at);
     // Text does not refuse what is written to it.
     let mut line = |line: String| writeln!(text, "{line}").expect("invariant: text takes text");
@@ -134,7 +140,7 @@ pub(crate) fn told(finding: &Finding, seed: u64, records: &[Record], keys: &Keys
             ));
         }
     }
-    let faults = log.between(finding.at.saturating_sub(AROUND * 2), finding.at + AROUND / 4);
+    let faults = log.between(finding.at.saturating_sub(BEFORE), finding.at + AFTER, about);
     line("  what happened around it:".to_owned());
     for fault in &faults[faults.len().saturating_sub(FAULTS)..] {
         line(format!("    {fault}"));

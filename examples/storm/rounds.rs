@@ -10,7 +10,7 @@ use std::time::Duration;
 use migrate::clock::Clock as _;
 use tokio::time::timeout;
 
-use crate::blobs::Key;
+use crate::blobs::{Key, SWINGS};
 use crate::faults::{Fire, Planned, Round, blow};
 use crate::fleet::Fleet;
 use crate::history::{Answer, Moment};
@@ -19,7 +19,7 @@ use crate::operator::{Operator, Ran};
 use crate::process::output;
 use crate::report::{Finding, Findings};
 use crate::stage::Windows;
-use crate::weather::Rates;
+use crate::weather::{Latency, Rates};
 use crate::workload::{Load, Shared};
 
 /// How often evidence is asked for before the writers pause, and after it.
@@ -28,6 +28,12 @@ const TRIES: u32 = 4;
 const HOLD_MAX: Duration = Duration::from_secs(8);
 /// How long a command may take that flips.
 const FLIP_MAX: Duration = Duration::from_secs(60);
+/// What is found of the same key within this time is the same.
+const AGAIN: Duration = Duration::from_secs(30);
+/// For how long the stores are slow for a gateway before it sleeps, and how slow.
+const DROWSY: Duration = Duration::from_millis(2_500);
+const DROWSY_BLOB: Latency = Latency::ms(20, 60);
+const DROWSY_DYNAMODB: Latency = Latency::ms(150, 400);
 /// Reasons that are none where nothing goes wrong.
 const STARVED: [&str; 4] = ["may land late", "slow requests", "too many intents", "not drained"];
 
@@ -52,11 +58,11 @@ impl Storm {
         self.log.say(format!("round {number}: {round}"));
         blow(&round, &self.fleet, &self.log).await?;
         let back = self.operator.phase().is_over();
+        self.fleet.mend(None).await?;
         let sleeper = round.sleeper.filter(|_| back);
         if let Some((slot, _)) = sleeper {
-            self.fleet.freeze(slot).await?;
+            self.fall_asleep(slot, &round).await?;
         }
-        self.fleet.mend(sleeper.map(|(slot, _)| slot)).await?;
         self.crashes().await;
         self.operator.weather(|weather| weather.latency = round.to_dynamodb);
         let done = self.leg(back, &round, sleeper.map(|(slot, _)| slot)).await?;
@@ -74,6 +80,21 @@ impl Storm {
         let took = (self.log.now() - began).as_secs();
         let done = if done { "done" } else { "not done" };
         Ok(format!("{round}; {direction}: {done}; phase {}, epoch {}; {took} s", mode.phase, mode.epoch))
+    }
+
+    /// Freezes a gateway in the middle of its work.
+    async fn fall_asleep(&self, slot: usize, round: &Round) -> anyhow::Result<()> {
+        // It takes writes again, and has some of them to mirror; slow stores keep it at that.
+        self.log.clock.sleep(self.windows.lease).await;
+        self.fleet.slow(slot, (DROWSY_BLOB, DROWSY_DYNAMODB));
+        self.log.clock.sleep(DROWSY).await;
+        // Over a note of a key that returns to what it was: its condition may hold again when it wakes.
+        if let Some(to_dynamodb) = self.fleet.links(slot).last() {
+            timeout(DROWSY, to_dynamodb.names(SWINGS)).await.ok();
+        }
+        self.fleet.freeze(slot).await?;
+        self.fleet.slow(slot, (round.to_blob, round.to_dynamodb));
+        Ok(())
     }
 
     /// The way there or back, tried a few times under fire, then with the writers paused.
@@ -138,21 +159,16 @@ impl Storm {
             if mode.is_over() != back {
                 return Ok(false);
             }
-            let ready = if back {
-                self.clean(1).await?
-            } else if mode.phase == "canary" {
-                let dry = self.operator.run(&["cutover", "--to", "cutover", "--dry-run"]).await?;
-                let ready = dry.done() && dry.closed().is_empty();
-                if !ready {
-                    self.remedy(&dry).await?;
+            self.bury().await?;
+            if back || mode.phase == "canary" {
+                let to = if back { &["--rollback"][..] } else { &["--to", "cutover"] };
+                let dry = self.operator.run(&[&["cutover", "--dry-run"], to].concat()).await?;
+                if dry.done() && dry.closed().is_empty() {
+                    return Ok(true);
                 }
-                ready
+                self.remedy(&dry, if back { 1 } else { 2 }).await?;
             } else {
                 self.step(&mode.phase).await?;
-                false
-            };
-            if ready {
-                return Ok(true);
             }
             // A step on the way is progress.
             if self.operator.phase() == mode {
@@ -162,28 +178,34 @@ impl Storm {
         Ok(false)
     }
 
+    /// Says which gateways are stopped for good: those that run under another name since.
+    async fn bury(&self) -> anyhow::Result<()> {
+        for name in self.fleet.gone().await {
+            self.operator.run(&["cutover", "--without", &name]).await?;
+        }
+        Ok(())
+    }
+
     /// The step before canary, and to it.
     async fn step(&self, phase: &str) -> anyhow::Result<()> {
-        let gone = self.fleet.gone().await;
         let to = if phase == "capture" { "shadow" } else { "canary" };
         let mut step = vec!["cutover", "--to", to, "--yes"];
         if to == "canary" {
             step.extend(["--percent", "50"]);
         }
-        step.extend(gone.iter().flat_map(|name| ["--without", name]));
         let mut mode = self.operator.mode.clone();
         let ran = self.operator.run(&step).await?;
         if ran.done() {
             // What is watched follows in a moment.
             timeout(Duration::from_secs(5), mode.wait_for(|mode| mode.phase == to)).await.ok();
         } else {
-            self.remedy(&ran).await?;
+            self.remedy(&ran, 2).await?;
         }
         Ok(())
     }
 
-    /// Does what opens the gates that are closed.
-    async fn remedy(&self, ran: &Ran) -> anyhow::Result<()> {
+    /// Does what opens the gates that are closed, so many sweeps in a row among it.
+    async fn remedy(&self, ran: &Ran, sweeps: u32) -> anyhow::Result<()> {
         let closed = ran.closed();
         for (gate, why) in &closed {
             self.log.say(format!("closed: {gate}: {why}"));
@@ -198,7 +220,7 @@ impl Storm {
             if closed.iter().any(|(_, why)| why.contains("unclean") || why.contains("in doubt")) {
                 self.log.clock.sleep(self.windows.late_write_max).await;
             }
-            self.clean(2).await?;
+            self.clean(sweeps).await?;
         }
         Ok(())
     }
@@ -242,10 +264,8 @@ impl Storm {
 
     /// One attempt to flip; whether it was done, and why not.
     pub(crate) async fn flip(&self, back: bool, fire: Fire) -> anyhow::Result<(bool, String)> {
-        let gone = self.fleet.gone().await;
         let mut command = vec!["cutover", "--yes"];
         command.extend(if back { &["--rollback"][..] } else { &["--to", "cutover"] });
-        command.extend(gone.iter().flat_map(|name| ["--without", name]));
         self.log.say(format!("flip {}: {fire:?}", if back { "back" } else { "there" }));
         let (ran, ()) = match fire {
             Fire::Nothing => (self.operator.run(&command).await?, ()),
@@ -349,7 +369,13 @@ impl Storm {
         }
     }
 
+    /// What is found again a moment later is one finding.
     pub(crate) fn found(&self, kind: &'static str, key: Option<Key>, text: String) {
+        let since = self.log.now().saturating_sub(AGAIN);
+        let same = |other: &Finding| other.kind == kind && other.key == key && other.at >= since;
+        if self.findings.all().iter().any(same) {
+            return;
+        }
         self.log.say(format!("FOUND {kind}: {text}"));
         self.findings.add(Finding { kind, key, at: self.log.now(), text });
     }

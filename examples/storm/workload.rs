@@ -24,17 +24,18 @@ use crate::report::{Finding, Findings};
 use crate::weather::drawing;
 
 /// How many clients write, and how many read.
-const WRITERS: u32 = 14;
+const WRITERS: u32 = 24;
 const READERS: u32 = 8;
 /// How long a client waits where no gateway is there.
 const ABSENT: Duration = Duration::from_millis(100);
 /// So many of a hundred writes go to keys of each kind.
-const SHARES: [(Kind, u32); 6] = [
-    (Kind::Hot, 42),
-    (Kind::Cold, 20),
-    (Kind::Pair, 16),
-    (Kind::Many, 9),
-    (Kind::Member, 8),
+const SHARES: [(Kind, u32); 7] = [
+    (Kind::Hot, 15),
+    (Kind::Swing, 45),
+    (Kind::Cold, 8),
+    (Kind::Pair, 12),
+    (Kind::Many, 8),
+    (Kind::Member, 7),
     (Kind::Parts, 5),
 ];
 
@@ -80,7 +81,7 @@ struct OneClient {
 pub(crate) fn start(shared: &Arc<Shared>) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for number in 0..WRITERS + READERS {
-        let random = drawing(shared.seed ^ 0xc11e_47, u64::from(number));
+        let random = drawing(shared.seed ^ 0x0c11_e417, u64::from(number));
         let shared = Arc::clone(shared);
         let (put, seen) = (HashMap::new(), HashMap::new());
         let mut client = OneClient { shared, number, random, made: 0, put, seen };
@@ -106,7 +107,7 @@ impl OneClient {
         while self.pause(pause, Load::Reads).await {
             let slot = self.random.random_range(0..self.shared.fleet.slots.len());
             if self.random.random_bool(0.02) {
-                let prefix = ["r/hot-", "r/pair-", "group/", "many/"].choose(&mut self.random);
+                let prefix = ["r/hot-", "r/swing-", "r/pair-", "group/", "many/"].choose(&mut self.random);
                 self.list(slot, prefix.copied().unwrap_or("r/hot-")).await;
                 continue;
             }
@@ -167,6 +168,10 @@ impl OneClient {
                 Call::Rename { from, overwrite: self.random.random_bool(0.8) }
             }
             (Kind::Parts, 0..50) => Call::Upload(self.new_content()),
+            (Kind::Swing, 0..30) => Call::Delete,
+            (Kind::Swing, _) => {
+                Call::Put(Content::former(key, self.random.random_range(0..Content::FORMER)))
+            }
             (Kind::Many, 0..40) | (_, 0..18) => match expected.filter(|_| drawn < 4 && takes_conditions(kind)) {
                 Some(expected) => Call::DeleteIf(expected),
                 None => Call::Delete,
