@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use migrate::blob::wire::{ErrorReply, HeadReply, ListReply, PartEntry, PartReply, PutReply, UploadReply, header};
+use migrate::blob::wire::{
+    ErrorReply, HeadReply, ListReply, PartEntry, PartReply, PutReply, UploadReply, header,
+};
 use reqwest::{Client as Http, RequestBuilder, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -12,12 +14,15 @@ use crate::history::{Answer, Call, Refusal};
 
 /// How long a client waits.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// What a gateway says after the way back, while a request of the mirror may land that nobody saw answered.
+pub(crate) const HELD_BACK: &str = "would undo this write if it landed after it";
 /// What a gateway says where it has done nothing. It is held to it: such a call must have no effect.
-const NOTHING_DONE: [&str; 4] = [
+const NOTHING_DONE: [&str; 5] = [
     "nothing was written",
     "writes are held; try again",
     "the gateway is not ready yet",
     "DynamoDB is the authority and can't be reached",
+    HELD_BACK,
 ];
 
 /// One for all clients: connections are shared.
@@ -45,7 +50,10 @@ enum Lack {
     /// It was never sent.
     Unsent(String),
     Silence(String),
-    Refused { status: StatusCode, message: String },
+    Refused {
+        status: StatusCode,
+        message: String,
+    },
 }
 
 impl Client {
@@ -194,11 +202,8 @@ impl Client {
             Err(lack) => return nothing(lack),
         };
         let of = |request: RequestBuilder| {
-            let key =
-                percent_encoding::utf8_percent_encode(&upload.key, percent_encoding::NON_ALPHANUMERIC);
-            request
-                .header(header::MPU_UPLOAD_ID, &upload.upload_id)
-                .header(header::MPU_KEY, key.to_string())
+            let key = percent_encoding::utf8_percent_encode(&upload.key, percent_encoding::NON_ALPHANUMERIC);
+            request.header(header::MPU_UPLOAD_ID, &upload.upload_id).header(header::MPU_KEY, key.to_string())
         };
         let part = of(step("upload")).header(header::MPU_PART_NUMBER, "1").body(body);
         let part = match self.json::<PartReply>(part).await {

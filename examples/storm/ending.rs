@@ -51,7 +51,11 @@ impl Storm {
             let flipped = self.ready(back, false).await? && self.flip(back, Fire::Nothing).await?.0;
             if !flipped {
                 let direction = if back { "back" } else { "there" };
-                self.found("stuck", None, format!("nothing goes on any more, and the way {direction} is closed"));
+                self.found(
+                    "stuck",
+                    None,
+                    format!("nothing goes on any more, and the way {direction} is closed"),
+                );
                 break;
             }
             self.settled().await?;

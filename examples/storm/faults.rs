@@ -57,6 +57,11 @@ pub(crate) enum Fire {
         held: bool,
         after: Duration,
     },
+    /// The command is frozen while it holds writes.
+    OperatorFrozen {
+        after: Duration,
+        time: Duration,
+    },
     /// Another operator wants the same.
     TwoOperators {
         after: Duration,
@@ -130,11 +135,7 @@ impl Fault {
             0..40 => {
                 let skews = [0, 0, 0, 2, -1, -20, -90];
                 let skew = skews[random.random_range(0..skews.len())];
-                Self::Kill {
-                    down: between(moment, lease, random),
-                    renamed: random.random_bool(0.25),
-                    skew,
-                }
+                Self::Kill { down: between(moment, lease, random), renamed: random.random_bool(0.25), skew }
             }
             40..70 => Self::Freeze(match random.random_range(0..3) {
                 0 => between(moment, lease * 8 / 10, random),
@@ -187,7 +188,11 @@ impl Fire {
                 let (slot, fault) = (random.random_range(0..gateways), Fault::draw(windows, random));
                 Self::Gateway { held, planned: Planned { after, slot, fault } }
             }
-            70..88 => Self::OperatorKilled { held, after: if held { after / 4 } else { after * 4 } },
+            70..82 => Self::OperatorKilled { held, after: if held { after / 4 } else { after * 4 } },
+            82..90 => {
+                let time = windows.hold_limit.mul_f64(random.random_range(0.2..6.0));
+                Self::OperatorFrozen { after: after / 8, time }
+            }
             _ => Self::TwoOperators { after: after / 2, cancels: random.random_bool(0.5) },
         }
     }
@@ -266,6 +271,7 @@ mod tests {
         }
         let fires: Vec<Fire> = rounds.iter().flat_map(|round| round.fires).collect();
         assert!(fires.iter().any(|fire| matches!(fire, Fire::OperatorKilled { .. })));
+        assert!(fires.iter().any(|fire| matches!(fire, Fire::OperatorFrozen { .. })));
         assert!(fires.iter().any(|fire| matches!(fire, Fire::TwoOperators { .. })));
         assert!(rounds.iter().any(|round| round.sleeper.is_some()));
         assert_eq!(rounds.iter().filter(|round| round.fair).count(), 40);

@@ -62,12 +62,7 @@ pub(crate) struct Life {
 }
 
 impl Fleet {
-    pub(crate) async fn new(
-        stage: &Stage,
-        count: usize,
-        seed: u64,
-        log: &Arc<Log>,
-    ) -> anyhow::Result<Self> {
+    pub(crate) async fn new(stage: &Stage, count: usize, seed: u64, log: &Arc<Log>) -> anyhow::Result<Self> {
         let mut slots = Vec::new();
         for (number, name) in (1..).zip(NAMES.iter().take(count)) {
             let (actor, proxies) = stage.actor(name, seed.wrapping_add(number << 32), log).await?;

@@ -28,13 +28,22 @@ pub(crate) enum Call {
     Put(Content),
     Create(Content),
     /// Only over the content that the client saw last.
-    PutIf { expected: Content, content: Content },
+    PutIf {
+        expected: Content,
+        content: Content,
+    },
     /// As a multipart upload.
     Upload(Content),
     Delete,
     DeleteIf(Content),
-    Copy { from: Key, overwrite: bool },
-    Rename { from: Key, overwrite: bool },
+    Copy {
+        from: Key,
+        overwrite: bool,
+    },
+    Rename {
+        from: Key,
+        overwrite: bool,
+    },
 }
 
 /// Why a write was refused, so that it had no effect.

@@ -81,7 +81,7 @@ impl Log {
         self.say(line);
     }
 
-    fn count(&self, kind: &'static str) {
+    pub(crate) fn count(&self, kind: &'static str) {
         *self.lock().counts.entry(kind).or_default() += 1;
     }
 

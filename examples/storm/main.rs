@@ -10,7 +10,8 @@
 //!
 //! What it can't see: clocks that stop with the machine (a suspended machine; SIGSTOP leaves the monotonic clock running);
 //! content hosts over TLS; bodies that are streamed (more than 4 MiB); direct writes to DynamoDB; gateways under another
-//! plan. The proxies hold no request for longer than `late_write_max`, since the protocol takes that for granted.
+//! plan. The proxies hold no request for longer than `late_write_max`, since the protocol takes that for granted, but for
+//! signed ones: these the store itself refuses after `mirror_late_max`.
 //!
 //! Read next: `rounds` (what happens), `faults` and `weather` (what is drawn), `proxy` (how it is done), `workload` and
 //! `client` (the application), `history` and `checker` (what is judged), `ending`, `report`.
@@ -167,12 +168,14 @@ async fn storm(arguments: &Arguments, time: Duration) -> anyhow::Result<usize> {
     let findings = Arc::new(Findings::new(&arguments.allow));
     let windows = Windows::new(arguments.smoke, arguments.values.clone());
     println!(
-        "storm      seed {}, {:.0} s, {} gateways, DynamoDB {:?}; late_write_max {:?}, requests held for {:?} at most",
+        "storm      seed {}, {:.0} s, {} gateways, DynamoDB {:?}; late_write_max {:?}, mirror_late_max {:?}; requests held \
+         for {:?} at most, signed ones twice as long",
         arguments.seed,
         time.as_secs_f64(),
         arguments.gateways,
         arguments.dynamodb,
         windows.late_write_max,
+        windows.mirror_late_max,
         windows.held_max
     );
     let (mut stage, storm) = begin(arguments, (&work, &migrate), windows, &log, &findings).await?;
@@ -206,7 +209,8 @@ async fn storm(arguments: &Arguments, time: Duration) -> anyhow::Result<usize> {
     for text in texts.iter().take(PRINTED) {
         println!("\n{text}");
     }
-    let tally = std::mem::take(&mut *storm.operator.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    let tally =
+        std::mem::take(&mut *storm.operator.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
     print!("{}", scoreboard(&records, &tally, &log, &findings));
     if !texts.is_empty() && arguments.keep.is_none() {
         println!("kept       {}", temporary.keep().display());
@@ -252,7 +256,6 @@ async fn begin(
         operator,
         log: Arc::clone(log),
         findings: Arc::clone(findings),
-        planted: std::sync::Mutex::default(),
     };
     Ok((stage, storm))
 }

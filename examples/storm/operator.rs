@@ -243,6 +243,7 @@ impl Ran {
             ("not acknowledged within", "not acknowledged"),
             ("could not be made equal in time", "not drained"),
             ("may still land late", "may land late"),
+            ("without an answer may still change", "in doubt"),
             ("holds the mode", "held by another"),
             ("a flip is under way", "held by another"),
         ];

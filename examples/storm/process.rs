@@ -76,12 +76,10 @@ impl Process {
     /// Sends a signal, by its name without `SIG`.
     pub(crate) async fn signal(&self, signal: &str) -> anyhow::Result<()> {
         // A process that was not waited for keeps its number: no other one gets the signal.
-        let Some(id) = self.child.id() else { return Ok(()) };
-        let status = Command::new("kill").args(["-s", signal, &id.to_string()]).status().await?;
-        if !status.success() {
-            bail!("kill -s {signal} {id} ended with {status}");
+        match self.child.id() {
+            Some(id) => send(signal, id).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Lets it end by itself, for as long as it takes.
@@ -92,6 +90,36 @@ impl Process {
             Err(_) => Ok(None),
         }
     }
+}
+
+async fn send(signal: &str, id: u32) -> anyhow::Result<()> {
+    let status = Command::new("kill").args(["-s", signal, &id.to_string()]).status().await?;
+    if !status.success() {
+        bail!("kill -s {signal} {id} ended with {status}");
+    }
+    Ok(())
+}
+
+/// Runs a command to its end; frozen once `begin` is over, for so long. Killed where nobody waits for it any more.
+pub(crate) async fn interrupted(
+    command: &mut Command,
+    begin: impl Future<Output = ()>,
+    time: Duration,
+) -> anyhow::Result<Output> {
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn()?;
+    let id = child.id().context("it was just started")?;
+    let ended = child.wait_with_output();
+    tokio::pin!(ended);
+    tokio::select! {
+        output = &mut ended => return Ok(output?),
+        () = begin => {}
+    }
+    // It is waited for only below: its number is its own.
+    send("STOP", id).await?;
+    SystemClock::new().sleep(time).await;
+    send("CONT", id).await?;
+    Ok(ended.await?)
 }
 
 /// Runs a command to its end; killed where that takes too long, or where nobody waits for it any more.

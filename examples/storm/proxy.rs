@@ -28,6 +28,9 @@ use tokio_util::task::TaskTracker;
 use crate::log::Log;
 use crate::weather::{Cut, Fate, Weather};
 
+/// What keys of notes and of sessions begin with.
+const NOTED: [&str; 2] = ["\"N#", "\"S#"];
+
 /// Which store is behind a proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Store {
@@ -57,7 +60,7 @@ pub(crate) struct Link {
     /// What is under way, also what nobody waits for.
     under_way: TaskTracker,
     stale: Mutex<Option<Stale>>,
-    /// Who wants to know of the next row that names something.
+    /// Who wants to know of the next note that names something.
     awaited: Mutex<Option<(String, oneshot::Sender<()>)>>,
 }
 
@@ -129,7 +132,7 @@ impl Link {
         self.under_way.reopen();
     }
 
-    /// Waits until a row is on its way to DynamoDB that names this.
+    /// Waits until a note is on its way to DynamoDB that names this.
     pub(crate) async fn names(&self, name: &str) {
         let (told, tells) = oneshot::channel();
         *self.awaited.lock().unwrap_or_else(PoisonError::into_inner) = Some((name.to_owned(), told));
@@ -138,8 +141,9 @@ impl Link {
 
     fn tell(&self, body: &Bytes) {
         let mut awaited = self.awaited.lock().unwrap_or_else(PoisonError::into_inner);
-        let names = |(name, _): &(String, _)| body.windows(name.len()).any(|part| part == name.as_bytes());
-        if awaited.as_ref().is_some_and(names)
+        let says = |text: &str| body.windows(text.len()).any(|part| part == text.as_bytes());
+        // A row of a note, in a transaction that looks at a session's row.
+        if awaited.as_ref().is_some_and(|(name, _)| says(name) && NOTED.into_iter().all(says))
             && let Some((_, told)) = awaited.take()
         {
             // Who wanted to know may not wait any more.
@@ -170,7 +174,7 @@ impl Link {
     async fn exchange(self: &Arc<Self>, parts: Parts, body: Bytes) -> io::Result<Response<Bytes>> {
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         let (asked, writes) = (self.asked(&parts, &body), self.writes(&parts));
-        if action(&parts) == "PutItem" {
+        if writes && self.store == Store::DynamoDb {
             self.tell(&body);
         }
         let weather = self.weather.borrow().clone();
@@ -178,7 +182,10 @@ impl Link {
             return self.cut_off(cut).await;
         }
         let heads = self.store == Store::Blob && parts.method == Method::GET && asked.contains("?url=");
-        let fate = weather.rates.draw(self.seed, number, writes, heads);
+        let mut fate = weather.rates.draw(self.seed, number, writes, heads);
+        if is_signed(&parts) {
+            fate = fate.stretched();
+        }
         if fate != Fate::Passes {
             self.log.request(&self.name, &asked, fate, writes);
         }
@@ -236,11 +243,15 @@ impl Link {
 
     async fn forward(&self, parts: Parts, body: Bytes) -> io::Result<Response<Bytes>> {
         let told = (self.store == Store::Blob && self.writes(&parts)).then(|| self.asked(&parts, &body));
+        let signed = is_signed(&parts);
         let reply = self.client.request(self.request(parts, body)?).await.map_err(io::Error::other)?;
         let (mut parts, body) = reply.into_parts();
         let mut body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         if let Some(asked) = told {
             self.log.landed(format!("{}: {asked} → {}", self.name, parts.status.as_u16()));
+            if signed && parts.status == StatusCode::FORBIDDEN {
+                self.log.count("refused after its deadline");
+            }
         }
         if self.store == Store::Blob && is_json(&parts.headers) {
             // The store's URLs name the store: followed, they would lead past this proxy.
@@ -270,6 +281,12 @@ impl Link {
         }
         let path = parts.uri.path_and_query().map_or("", |path| path.as_str());
         let path = path.replace("%2F", "/");
+        if is_signed(parts) {
+            // The rest is the signature, and what is the same of all.
+            let (name, condition) = (argument(&path, "pathname"), argument(&path, "vercel-blob-if-match"));
+            let condition = condition.map_or_else(|| " if nothing".to_owned(), |etag| format!(" if {etag}"));
+            return format!("{} signed {}{condition}", parts.method, name.unwrap_or_default());
+        }
         // A delete names its blobs in its body.
         let names = if path.ends_with("/delete") { String::from_utf8_lossy(body) } else { "".into() };
         let expected = parts.headers.get("x-if-match").and_then(|etag| etag.to_str().ok());
@@ -311,6 +328,17 @@ impl Link {
         }
         known
     }
+}
+
+/// Whether its own URL speaks for it, with an end that the store sees to.
+fn is_signed(parts: &Parts) -> bool {
+    parts.uri.query().is_some_and(|query| query.contains("vercel-blob-signature="))
+}
+
+fn argument(path: &str, name: &str) -> Option<String> {
+    let (_, query) = path.split_once('?')?;
+    let mut arguments = form_urlencoded::parse(query.as_bytes());
+    arguments.find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
 }
 
 /// What a request to DynamoDB does.

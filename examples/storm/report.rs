@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::blobs::{Key, Keys, said};
 use crate::checker::{Expect, Step, Verdict, Write as Writes, check};
+use crate::client::HELD_BACK;
 use crate::fleet::Fleet;
 use crate::history::{Answer, Call, Moment, Record, steps};
 use crate::log::{Log, seconds};
@@ -63,9 +64,8 @@ impl Findings {
 /// Judges the history of each key; how many keys were judged.
 pub(crate) fn judge(records: &[Record], fleet: &Fleet, keys: &Keys, findings: &Findings) -> usize {
     let all = steps(records, fleet);
-    for (key, mut steps) in all.clone() {
-        let began = std::time::Instant::now();
-        let (count, open) = (steps.len(), steps.iter().filter(|s| s.returned.is_none()).count());
+    let judged = all.len();
+    for (key, mut steps) in all {
         for _ in 0..WRONG_MAX {
             match check(&steps) {
                 Verdict::Sound => break,
@@ -95,9 +95,8 @@ pub(crate) fn judge(records: &[Record], fleet: &Fleet, keys: &Keys, findings: &F
                 }
             }
         }
-        if began.elapsed().as_millis() > 3000 { std::fs::write(format!("/tmp/slow-{}-{count}", keys.name(key).replace('/', "_")), format!("{:?}", all[&key])).unwrap(); println!("SLOW {} {count} {open} {:?}", keys.name(key), began.elapsed()); }
     }
-    all.len()
+    judged
 }
 
 /// Takes a step for what it says, so that what comes after it can be judged.
@@ -168,10 +167,7 @@ pub(crate) fn scoreboard(records: &[Record], tally: &Tally, log: &Log, findings:
     let Tally { there, back, refused } = tally;
     line(
         "flips",
-        format!(
-            "there {} tried, {} done; back {} tried, {} done",
-            there[0], there[1], back[0], back[1]
-        ),
+        format!("there {} tried, {} done; back {} tried, {} done", there[0], there[1], back[0], back[1]),
     );
     for (reason, count) in refused {
         line("", format!("{count} × {reason}"));
@@ -191,10 +187,11 @@ pub(crate) fn scoreboard(records: &[Record], tally: &Tally, log: &Log, findings:
 fn answers<'a>(records: &[&'a Record]) -> BTreeMap<&'a str, usize> {
     let mut counts = BTreeMap::new();
     for record in records {
-        let name = match record.answer {
+        let name = match &record.answer {
             Answer::Told(_) => "told",
             Answer::Done(_) => "done",
             Answer::Refused(_) => "refused by a condition",
+            Answer::Nothing(why) if why.contains(HELD_BACK) => "held back",
             Answer::Nothing(_) => "not carried out",
             Answer::Unknown(_) => "answered as unknown",
             Answer::Silence(_) => "without an answer",

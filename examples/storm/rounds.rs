@@ -16,7 +16,7 @@ use crate::fleet::Fleet;
 use crate::history::{Answer, Moment};
 use crate::log::Log;
 use crate::operator::{Operator, Ran};
-use crate::process::output;
+use crate::process::{interrupted, output};
 use crate::report::{Finding, Findings};
 use crate::stage::Windows;
 use crate::weather::{Latency, Rates};
@@ -35,7 +35,7 @@ const DROWSY: Duration = Duration::from_millis(2_500);
 const DROWSY_BLOB: Latency = Latency::ms(20, 60);
 const DROWSY_DYNAMODB: Latency = Latency::ms(150, 400);
 /// Reasons that are none where nothing goes wrong.
-const STARVED: [&str; 4] = ["may land late", "slow requests", "too many intents", "not drained"];
+const STARVED: [&str; 5] = ["may land late", "in doubt", "slow requests", "too many intents", "not drained"];
 
 /// What the rounds of a storm share.
 pub(crate) struct Storm {
@@ -46,8 +46,6 @@ pub(crate) struct Storm {
     pub(crate) operator: Operator,
     pub(crate) log: Arc<Log>,
     pub(crate) findings: Arc<Findings>,
-    /// Blobs that the storm itself put past the gateways.
-    pub(crate) planted: std::sync::Mutex<Vec<String>>,
 }
 
 impl Storm {
@@ -229,11 +227,9 @@ impl Storm {
     pub(crate) async fn clean(&self, sweeps: u32) -> anyhow::Result<bool> {
         let ran = self.operator.run(&["validate", "--sweeps", &sweeps.to_string()]).await?;
         for pathname in ran.bypassed() {
-            if !self.was_planted(&pathname) {
-                let key = self.shared.keys.named(&pathname);
-                let text = format!("`validate` says that {pathname} changed past every gateway: nobody did that");
-                self.found("bypass", key, text);
-            }
+            let key = self.shared.keys.named(&pathname);
+            let text = format!("`validate` says that {pathname} changed past every gateway: nobody did that");
+            self.found("bypass", key, text);
         }
         let drift = ran.drift();
         for one in &drift {
@@ -250,16 +246,10 @@ impl Storm {
 
     /// A blob that is said to be nobody's: DynamoDB is the authority, so putting back what it holds loses nothing.
     async fn foreign(&self, pathname: &str, detail: &str) -> anyhow::Result<()> {
-        if !self.was_planted(pathname) {
-            let text = format!("{pathname} is said to be foreign, though nobody wrote past the gateways: {detail}");
-            self.found("foreign", self.shared.keys.named(pathname), text);
-        }
+        let text =
+            format!("{pathname} is said to be foreign, though nobody wrote past the gateways: {detail}");
+        self.found("foreign", self.shared.keys.named(pathname), text);
         self.operator.run(&["validate", "--discard", pathname]).await.map(drop)
-    }
-
-    fn was_planted(&self, pathname: &str) -> bool {
-        let planted = self.planted.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        planted.iter().any(|planted| planted == pathname)
     }
 
     /// One attempt to flip; whether it was done, and why not.
@@ -273,6 +263,7 @@ impl Storm {
                 tokio::try_join!(self.operator.run(&command), self.burn(held, planned))?
             }
             Fire::OperatorKilled { held, after } => (self.killed(&command, held, after).await?, ()),
+            Fire::OperatorFrozen { after, time } => (self.frozen(&command, after, time).await?, ()),
             Fire::TwoOperators { after, cancels } => {
                 let other = self.other(&command, after, cancels);
                 let (ran, other) = tokio::try_join!(self.operator.run(&command), other)?;
@@ -327,6 +318,23 @@ impl Storm {
         self.log.fault("operator killed", "the operator's command is killed");
         let again = [command, &["--cancel-hold"]].concat();
         self.operator.run(&again).await
+    }
+
+    /// Freezes the command while it holds writes: others may cancel its hold, and it wakes all the same.
+    async fn frozen(&self, command: &[&str], after: Duration, time: Duration) -> anyhow::Result<Ran> {
+        let mut sleeper = self.operator.command(command);
+        let begin = async {
+            self.until_held().await;
+            self.log.clock.sleep(after).await;
+            self.log.fault("operator frozen", format!("the operator's command is frozen for {time:?}"));
+        };
+        let ended = timeout(FLIP_MAX, interrupted(&mut sleeper, begin, time)).await;
+        let ran = match ended {
+            Ok(ended) => ended.map(|ended| Ran::of(ended.status.code(), &ended.stdout, &ended.stderr))?,
+            Err(_) => Ran::of(None, &[], b"it did not end"),
+        };
+        self.operator.tell(command, &ran);
+        Ok(ran)
     }
 
     async fn other(&self, command: &[&str], after: Duration, cancels: bool) -> anyhow::Result<Ran> {

@@ -28,7 +28,10 @@ pub(crate) struct Windows {
     pub(crate) hold_limit: Duration,
     /// The protocol takes for granted that a request to Blob lands within this time, or never.
     pub(crate) late_write_max: Duration,
-    /// The longest that a proxy holds a request: well below `late_write_max`, since the store takes time as well.
+    /// Until when the store takes a signed request, by its own clock.
+    pub(crate) mirror_late_max: Duration,
+    /// The longest that a proxy holds a request: well below `late_write_max`, since the store takes time as well. Signed
+    /// requests are held for up to twice that: longer than both windows.
     pub(crate) held_max: Duration,
     /// More values of the plan.
     pub(crate) more: Vec<String>,
@@ -43,6 +46,7 @@ impl Windows {
             renew: ms(400),
             hold_limit: ms(2_000),
             late_write_max: ms(late),
+            mirror_late_max: ms(late * 4 / 10),
             held_max: ms(late * 6 / 10),
             more,
         }
@@ -56,6 +60,7 @@ impl Windows {
             ("renew", ms(self.renew)),
             ("hold_limit", ms(self.hold_limit)),
             ("late_write_max", late.clone()),
+            ("mirror_late_max", ms(self.mirror_late_max)),
             ("settle", late),
             ("no_foreign", "0s".to_owned()),
         ];

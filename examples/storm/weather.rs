@@ -136,6 +136,15 @@ impl Fate {
         }
     }
 
+    /// The same for a request that the store takes until a moment of its own: it may come after any window.
+    pub(crate) const fn stretched(self) -> Self {
+        match self {
+            Self::Held(time) => Self::Held(time.saturating_mul(2)),
+            Self::Late(time) => Self::Late(time.saturating_mul(2)),
+            fate => fate,
+        }
+    }
+
     /// How long it kept the request from landing.
     pub(crate) const fn kept(self) -> Option<Duration> {
         match self {

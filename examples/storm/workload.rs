@@ -85,9 +85,8 @@ pub(crate) fn start(shared: &Arc<Shared>) -> JoinSet<()> {
         let shared = Arc::clone(shared);
         let (put, seen) = (HashMap::new(), HashMap::new());
         let mut client = OneClient { shared, number, random, made: 0, put, seen };
-        clients.spawn(async move {
-            if number < WRITERS { client.write().await } else { client.read().await }
-        });
+        clients
+            .spawn(async move { if number < WRITERS { client.write().await } else { client.read().await } });
     }
     clients
 }
@@ -169,13 +168,13 @@ impl OneClient {
             }
             (Kind::Parts, 0..50) => Call::Upload(self.new_content()),
             (Kind::Swing, 0..30) => Call::Delete,
-            (Kind::Swing, _) => {
-                Call::Put(Content::former(key, self.random.random_range(0..Content::FORMER)))
+            (Kind::Swing, _) => Call::Put(Content::former(key, self.random.random_range(0..Content::FORMER))),
+            (Kind::Many, 0..40) | (_, 0..18) => {
+                match expected.filter(|_| drawn < 4 && takes_conditions(kind)) {
+                    Some(expected) => Call::DeleteIf(expected),
+                    None => Call::Delete,
+                }
             }
-            (Kind::Many, 0..40) | (_, 0..18) => match expected.filter(|_| drawn < 4 && takes_conditions(kind)) {
-                Some(expected) => Call::DeleteIf(expected),
-                None => Call::Delete,
-            },
             (_, 18..50) if kind != Kind::Parts => match self.former(key, kind) {
                 Some(content) => Call::Put(content),
                 None => Call::Put(self.new_content()),
