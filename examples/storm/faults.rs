@@ -233,11 +233,7 @@ impl fmt::Display for Round {
         if self.fair {
             return write!(f, ", no faults");
         }
-        write!(f, ", {} faults of gateways, requests {} %", self.gust.len(), self.squall)?;
-        if let Some((slot, _)) = self.sleeper {
-            write!(f, ", gateway {slot} sleeps over the way back")?;
-        }
-        Ok(())
+        write!(f, ", {} faults of gateways, requests {} %", self.gust.len(), self.squall)
     }
 }
 

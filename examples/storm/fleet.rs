@@ -167,6 +167,13 @@ impl Fleet {
         process.signal("CONT").await
     }
 
+    /// Whether the gateway of a slot is frozen.
+    pub(crate) fn is_frozen(&self, slot: usize) -> bool {
+        let lives = self.lives();
+        let frozen = self.number(slot).and_then(|number| lives.get(number)?.frozen.last().copied());
+        matches!(frozen, Some((_, None)))
+    }
+
     /// Cuts a gateway off from stores.
     pub(crate) fn cut(&self, slot: usize, (blob, dynamodb): (bool, bool), cut: Option<Cut>) {
         let [to_blob, to_dynamodb] = &self.slots[slot].proxies;

@@ -182,10 +182,9 @@ impl Link {
             return self.cut_off(cut).await;
         }
         let heads = self.store == Store::Blob && parts.method == Method::GET && asked.contains("?url=");
-        let mut fate = weather.rates.draw(self.seed, number, writes, heads);
-        if is_signed(&parts) {
-            fate = fate.stretched();
-        }
+        let signed = is_signed(&parts);
+        let rates = if signed { weather.rates.of_signed() } else { weather.rates };
+        let fate = rates.draw(self.seed, number, writes, heads);
         if fate != Fate::Passes {
             self.log.request(&self.name, &asked, fate, writes);
         }

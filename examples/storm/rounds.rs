@@ -77,7 +77,11 @@ impl Storm {
         let (direction, mode) = (if back { "back" } else { "there" }, self.operator.phase());
         let took = (self.log.now() - began).as_secs();
         let done = if done { "done" } else { "not done" };
-        Ok(format!("{round}; {direction}: {done}; phase {}, epoch {}; {took} s", mode.phase, mode.epoch))
+        let sleeps = sleeper.map_or_else(String::new, |(slot, _)| format!(", gateway {slot} sleeps"));
+        Ok(format!(
+            "{round}; {direction}{sleeps}: {done}; phase {}, epoch {}; {took} s",
+            mode.phase, mode.epoch
+        ))
     }
 
     /// Freezes a gateway in the middle of its work.

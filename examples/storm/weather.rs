@@ -90,6 +90,19 @@ impl Rates {
         }
     }
 
+    /// The same for signed requests. The mirror's are few, and what becomes of them is what the way back is about; the
+    /// store itself refuses those that come too late, so that they may be held for longer than any window.
+    pub(crate) const fn of_signed(self) -> Self {
+        Self {
+            lost: self.lost * 4,
+            held: self.held * 4,
+            late: self.late * 4,
+            reply_lost: self.reply_lost * 4,
+            held_max: self.held_max.saturating_mul(2),
+            ..self
+        }
+    }
+
     pub(crate) fn draw(&self, seed: u64, number: u64, writes: bool, heads: bool) -> Fate {
         let mut random = drawing(seed, number);
         let mut drawn = random.random_range(0..OF);
@@ -133,15 +146,6 @@ impl Fate {
             Self::ReplyLost => "reply lost",
             Self::Slow(_) => "slow",
             Self::Failed => "failed head",
-        }
-    }
-
-    /// The same for a request that the store takes until a moment of its own: it may come after any window.
-    pub(crate) const fn stretched(self) -> Self {
-        match self {
-            Self::Held(time) => Self::Held(time.saturating_mul(2)),
-            Self::Late(time) => Self::Late(time.saturating_mul(2)),
-            fate => fate,
         }
     }
 

@@ -96,7 +96,7 @@ impl OneClient {
         let pause = Duration::from_secs(1).mul_f64(f64::from(WRITERS) / self.shared.rates.0);
         while self.pause(pause, Load::Full).await {
             let (key, call) = self.draw();
-            let slot = self.random.random_range(0..self.shared.fleet.slots.len());
+            let slot = self.slot();
             self.ask(slot, key, call).await;
         }
     }
@@ -104,7 +104,7 @@ impl OneClient {
     async fn read(&mut self) {
         let pause = Duration::from_secs(1).mul_f64(f64::from(READERS) / self.shared.rates.1);
         while self.pause(pause, Load::Reads).await {
-            let slot = self.random.random_range(0..self.shared.fleet.slots.len());
+            let slot = self.slot();
             if self.random.random_bool(0.02) {
                 let prefix = ["r/hot-", "r/swing-", "r/pair-", "group/", "many/"].choose(&mut self.random);
                 self.list(slot, prefix.copied().unwrap_or("r/hot-")).await;
@@ -126,6 +126,15 @@ impl OneClient {
             Load::Reads => least == Load::Reads,
         };
         load.wait_for(enough).await.is_ok_and(|load| *load != Load::Over)
+    }
+
+    /// Any gateway, but seldom one that is frozen: else all clients would soon wait there, and nobody would write.
+    fn slot(&mut self) -> usize {
+        let fleet = &self.shared.fleet;
+        let slot = self.random.random_range(0..fleet.slots.len());
+        let another = self.random.random_range(1..fleet.slots.len());
+        let stays = self.random.random_bool(0.05);
+        if fleet.is_frozen(slot) && !stays { (slot + another) % fleet.slots.len() } else { slot }
     }
 
     fn key(&mut self) -> Key {
