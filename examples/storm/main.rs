@@ -65,7 +65,7 @@ const OVERTIME: Duration = Duration::from_secs(240);
 
 /// Run the program under faults, and judge what its clients saw
 ///
-/// Exit codes: 0 nothing was found; 1 something was; 2 the storm could not be run to its end.
+/// Exit codes: 0 nothing was found; 1 something was; 2 the storm could not be run to its end; 130 interrupted.
 #[derive(Debug, Parser)]
 struct Arguments {
     /// From which faults and calls follow
@@ -215,7 +215,8 @@ async fn storm(arguments: &Arguments, time: Duration) -> anyhow::Result<usize> {
     if !texts.is_empty() && arguments.keep.is_none() {
         println!("kept       {}", temporary.keep().display());
     }
-    println!("result     {}", if findings.count() == 0 { "nothing was found" } else { "FOUND, see above" });
+    let result = if findings.count() == 0 { "nothing was found" } else { "FOUND, see above" };
+    println!("result     seed {}: {result}", arguments.seed);
     Ok(findings.count())
 }
 
