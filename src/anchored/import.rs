@@ -94,8 +94,11 @@ impl Anchored {
         let completed = self.blob().complete_multipart(pathname, &upload, parts, &passed).await?;
         let pathname = &completed.blob.pathname;
         let stored = self.blob().head(pathname).await?;
-        let changed =
-            || Error::new(ErrorKind::Busy, "take over an upload").key(pathname).message("it changed in Blob");
+        // Blob has answered, so nothing of it can land any more: its intent need not be waited out.
+        let changed = || {
+            let error = Error::new(ErrorKind::NotApplied, "take over an upload").key(pathname);
+            error.message("it changed in Blob before DynamoDB held it; upload it anew")
+        };
         let head = stored.filter(|head| head.blob.etag == completed.blob.etag).ok_or_else(changed)?;
         let fetched = self.converger.fetcher.fetch(pathname, &head.blob.etag, head.blob.size).await?;
         let Fetched::Body { body, content_type, cache_control } = fetched else { return Err(changed()) };
