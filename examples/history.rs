@@ -14,6 +14,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, bail};
 use clap::Parser;
+use futures::stream::{self, StreamExt as _};
 use migrate::clock::{Clock as _, SystemClock};
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
@@ -22,6 +23,8 @@ use tokio_util::sync::CancellationToken;
 
 /// So many failures and violations are told.
 const TOLD_MAX: usize = 5;
+/// So many keys are read at a time in the end.
+const LOOKS_AT_ONCE: usize = 64;
 /// Every so many versions of a key it is deleted.
 const DELETED: u64 = 10;
 
@@ -36,6 +39,9 @@ struct Arguments {
     reads: u32,
     #[arg(long, default_value_t = 64)]
     keys: usize,
+    /// So many of the keys get half of the writes; 0: all get the same
+    #[arg(long, default_value_t = 0)]
+    hot: usize,
     /// Until this file is there
     #[arg(long)]
     until: std::path::PathBuf,
@@ -104,11 +110,10 @@ async fn main() -> anyhow::Result<()> {
     while let Some(ended) = tasks.join_next().await {
         ended?;
     }
-    for key in 0..history.keys.len() {
-        for gateway in 0..history.arguments.gateways.len() {
-            history.look(key, gateway).await;
-        }
-    }
+    let gateways = history.arguments.gateways.len();
+    let all = (0..history.keys.len()).flat_map(|key| (0..gateways).map(move |gateway| (key, gateway)));
+    let looks = stream::iter(all).map(|(key, gateway)| history.look(key, gateway));
+    looks.buffer_unordered(LOOKS_AT_ONCE).collect::<()>().await;
     println!("{}", history.report());
     Ok(())
 }
@@ -116,10 +121,15 @@ async fn main() -> anyhow::Result<()> {
 impl History {
     /// Writes a key again and again.
     async fn write(&self, key: usize) {
-        let period =
-            Duration::from_secs(1) * u32::try_from(self.keys.len()).unwrap_or(1) / self.arguments.writes;
-        let mut next = Instant::now()
-            + period * u32::try_from(key).unwrap_or(0) / u32::try_from(self.keys.len()).unwrap_or(1);
+        let Arguments { hot, writes, .. } = self.arguments;
+        let (first, after, writes) = match hot {
+            0 => (0, self.keys.len(), writes),
+            hot if key < hot => (0, hot, writes / 2),
+            hot => (hot, self.keys.len(), writes / 2),
+        };
+        let [place, count] = [key - first, after - first].map(|number| u32::try_from(number).unwrap_or(1));
+        let period = Duration::from_secs(1) * count / writes;
+        let mut next = Instant::now() + period * place / count;
         for number in 1.. {
             let wait = tokio::time::sleep_until(next.into());
             if self.end.run_until_cancelled(wait).await.is_none() {

@@ -299,28 +299,34 @@ impl<'a> Run<'a> {
         // anchor is stored that makes it needless.
         let control = self.anchored.control();
         let rows = control.notes_of(self.pathname).await?;
-        let intents = control.intents().await?;
-        let any = |intent: &&IntentRow| intent.any_content && intent.pathnames.contains(self.pathname);
-        if let Some(intent) = intents.iter().find(any) {
-            self.explained = Some(Explained::Intent(intent.at));
-            return Ok(Content::Ours);
-        }
-        let fetched = match self.anchored.converger.fetcher.fetch(self.pathname, etag, *size).await {
-            // Longer than anything of ours.
-            Err(error) if error.kind() == ErrorKind::Unrepresentable => return Ok(Content::Other),
-            fetched => fetched?,
+        let sha256 = match self.anchored.converger.fetcher.fetch(self.pathname, etag, *size).await {
+            Ok(Fetched::Body { body, .. }) => Some(body.sha256()),
+            Ok(Fetched::Changed(_) | Fetched::Gone) => return Ok(Content::Gone),
+            // Longer than anything of ours but an upload in parts, whose intent does not name its content.
+            Err(error) if error.kind() == ErrorKind::Unrepresentable => None,
+            Err(error) => return Err(error),
         };
-        let Fetched::Body { body, .. } = fetched else { return Ok(Content::Gone) };
-        let sha256 = body.sha256();
-        self.content = Some(sha256);
+        self.content = sha256;
         // The anchor names what Blob held before, as a note does whose request was answered.
         let mut notes: Vec<_> = rows.iter().map(NoteRow::note).collect();
         notes.extend(self.anchor.as_ref().and_then(former));
-        let intent = intents.iter().find(|intent| intent.names(self.pathname, sha256));
-        let row = rows.iter().find(|row| row.note().names(etag, &sha256)).map(|row| row.at);
-        self.explained =
-            intent.map(|intent| Explained::Intent(intent.at)).or_else(|| row.map(Explained::Note));
-        Ok(whose((etag, &sha256), held_sha256.as_ref(), &notes, intent.is_some()))
+        if let Some(sha256) = &sha256 {
+            let row = rows.iter().find(|row| row.note().names(etag, sha256)).map(|row| row.at);
+            self.explained = row.map(Explained::Note);
+            // Mostly it is the other gateway's, and noted. All intents are many, where many write.
+            let noted = whose((etag, sha256), held_sha256.as_ref(), &notes, false);
+            if noted != Content::Other {
+                return Ok(noted);
+            }
+        }
+        let intents = control.intents().await?;
+        let names = |intent: &&IntentRow| {
+            intent.any_content && intent.pathnames.contains(self.pathname)
+                || sha256.is_some_and(|sha256| intent.names(self.pathname, sha256))
+        };
+        let intent = intents.iter().find(names);
+        self.explained = intent.map(|intent| Explained::Intent(intent.at));
+        Ok(if intent.is_some() { Content::Ours } else { Content::Other })
     }
 
     /// Makes everything ready that the request takes, then notes it.
