@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
+
 use super::Anchored;
 use super::verdict::{Explained, Judged, Verdict};
 use super::write::max_age;
@@ -296,37 +298,49 @@ impl<'a> Run<'a> {
             return Ok(Content::Gone);
         };
         // Read after the blob: what was put before that was noted before it was sent, and its note stays until an
-        // anchor is stored that makes it needless.
-        let control = self.anchored.control();
-        let rows = control.notes_of(self.pathname).await?;
+        // anchor is stored that makes it needless. Mostly it is the other gateway's, and noted: all intents are many,
+        // where many write, and are read only where no note explains it.
+        let rows = self.anchored.control().notes_of(self.pathname).await?;
+        let named = if rows.is_empty() { self.named_by_intent(None).await? } else { None };
+        if let Some(at) = named {
+            self.explained = Some(Explained::Intent(at));
+            return Ok(Content::Ours);
+        }
         let sha256 = match self.anchored.converger.fetcher.fetch(self.pathname, etag, *size).await {
-            Ok(Fetched::Body { body, .. }) => Some(body.sha256()),
+            Ok(Fetched::Body { body, .. }) => body.sha256(),
             Ok(Fetched::Changed(_) | Fetched::Gone) => return Ok(Content::Gone),
-            // Longer than anything of ours but an upload in parts, whose intent does not name its content.
-            Err(error) if error.kind() == ErrorKind::Unrepresentable => None,
+            // Longer than anything of ours but an upload in parts.
+            Err(error) if error.kind() == ErrorKind::Unrepresentable => {
+                let named = self.named_by_intent(None).await?;
+                self.explained = named.map(Explained::Intent);
+                return Ok(if named.is_some() { Content::Ours } else { Content::Other });
+            }
             Err(error) => return Err(error),
         };
-        self.content = sha256;
+        self.content = Some(sha256);
         // The anchor names what Blob held before, as a note does whose request was answered.
         let mut notes: Vec<_> = rows.iter().map(NoteRow::note).collect();
         notes.extend(self.anchor.as_ref().and_then(former));
-        if let Some(sha256) = &sha256 {
-            let row = rows.iter().find(|row| row.note().names(etag, sha256)).map(|row| row.at);
-            self.explained = row.map(Explained::Note);
-            // Mostly it is the other gateway's, and noted. All intents are many, where many write.
-            let noted = whose((etag, sha256), held_sha256.as_ref(), &notes, false);
-            if noted != Content::Other {
-                return Ok(noted);
-            }
+        let whose = |by_intent| whose((etag, &sha256), held_sha256.as_ref(), &notes, by_intent);
+        let noted = whose(false);
+        if noted != Content::Other {
+            let row = rows.iter().find(|row| row.note().names(etag, &sha256));
+            self.explained = row.map(|row| Explained::Note(row.at));
+            return Ok(noted);
         }
-        let intents = control.intents().await?;
-        let names = |intent: &&IntentRow| {
+        let named = self.named_by_intent(Some(sha256)).await?;
+        self.explained = named.map(Explained::Intent);
+        Ok(whose(named.is_some()))
+    }
+
+    /// When an intent was stored by which this content may have come to Blob; without a content, any.
+    async fn named_by_intent(&self, content: Option<Digest>) -> Result<Option<Timestamp>> {
+        let intents = self.anchored.control().intents().await?;
+        let named = intents.iter().find(|intent| {
             intent.any_content && intent.pathnames.contains(self.pathname)
-                || sha256.is_some_and(|sha256| intent.names(self.pathname, sha256))
-        };
-        let intent = intents.iter().find(names);
-        self.explained = intent.map(|intent| Explained::Intent(intent.at));
-        Ok(if intent.is_some() { Content::Ours } else { Content::Other })
+                || content.is_some_and(|content| intent.names(self.pathname, content))
+        });
+        Ok(named.map(|intent| intent.at))
     }
 
     /// Makes everything ready that the request takes, then notes it.
