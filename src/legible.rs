@@ -42,6 +42,17 @@ fn escaped(text: &str, is_escaped: impl Fn(char) -> bool) -> Cow<'_, str> {
     shown.into()
 }
 
+/// The first of some names, and how many more there are.
+#[must_use]
+pub(crate) fn first_of(names: impl IntoIterator<Item = String>, most: usize) -> String {
+    let mut names: Vec<String> = names.into_iter().collect();
+    if let Some(more @ 1..) = names.len().checked_sub(most) {
+        names.truncate(most);
+        names.push(format!("{more} more"));
+    }
+    names.join(", ")
+}
+
 /// A value as a POSIX shell takes it; what is hidden in it is an escape, as bash and zsh take it.
 #[must_use]
 pub(crate) fn quoted(value: &str) -> String {

@@ -9,6 +9,7 @@ use super::{Cutover, Flip, closed, evidence, other_plans, raced};
 use crate::blob::Pathname;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
+use crate::legible::first_of;
 use crate::protocol::flip::{
     BEHIND_MAX, Backlog, Done, Drained, Flip as Machine, INTENTS_MAX, Life, Next, Rules, Swapped, Verdict,
     verdict,
@@ -286,8 +287,7 @@ impl<'a> Drive<'a> {
             if over || self.now().saturating_sub(began) >= longest {
                 return Ok(());
             }
-            let pause = if doubtful.is_empty() { timing.renew.0 } else { timing.mode_poll.0 };
-            self.cutover.clock().sleep(pause).await;
+            self.cutover.clock().sleep(timing.renew.0).await;
             self.replay().await?;
         }
     }
@@ -479,13 +479,8 @@ impl<'a> Drive<'a> {
     }
 }
 
-/// The first of some pathnames.
 fn some(pathnames: &[Pathname]) -> String {
-    let mut names: Vec<String> = pathnames.iter().take(NAMED_MAX).map(ToString::to_string).collect();
-    if let Some(more @ 1..) = pathnames.len().checked_sub(NAMED_MAX) {
-        names.push(format!("{more} more"));
-    }
-    names.join(", ")
+    first_of(pathnames.iter().map(Pathname::to_string), NAMED_MAX)
 }
 
 fn named_in(pathnames: &[Pathname]) -> String {

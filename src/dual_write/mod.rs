@@ -7,6 +7,7 @@ pub mod gateway;
 pub mod metrics;
 pub mod mirroring;
 pub mod once;
+mod one_plan;
 pub mod replay;
 pub mod serve;
 pub mod session;

@@ -24,6 +24,7 @@ use crate::blob::server::{Server, ServerConfig, TlsIdentity};
 use crate::converge::Converger;
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::{Event, Events};
+use crate::legible::first_of;
 use crate::plan::{CaptureMode, Plan};
 use crate::protocol::canary::Counts;
 use crate::protocol::phase::Authority;
@@ -372,14 +373,8 @@ fn told(number: u64, sweep: &SweepReport) -> String {
 /// The first of what a sweep leaves.
 fn named(sweep: &SweepReport) -> String {
     let left = sweep.present_drift();
-    let mut names: Vec<String> =
-        left.iter().take(NAMED_MAX).map(|drift| format!("{} ({})", drift.pathname, drift.kind)).collect();
-    match left.len().checked_sub(NAMED_MAX) {
-        Some(more @ 1..) => names.push(format!("{more} more")),
-        _ if left.is_empty() => return String::new(),
-        _ => {}
-    }
-    format!("; left: {}", names.join(", "))
+    let names = left.iter().map(|drift| format!("{} ({})", drift.pathname, drift.kind));
+    if left.is_empty() { String::new() } else { format!("; left: {}", first_of(names, NAMED_MAX)) }
 }
 
 /// The watch in its task.

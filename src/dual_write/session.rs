@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use super::one_plan;
 use crate::clock::Clock;
 use crate::converge::Permit;
 use crate::error::{Error, ErrorKind, Result};
@@ -143,7 +144,7 @@ impl Session {
         // sets one sees the newcomer.
         let allowed = async {
             let mode = may_write(shared.control.mode().await?, authority)?;
-            shared.control.check_writers(&mode, &shared.writers).await?;
+            one_plan::check(&shared.control, &mode, &shared.writers).await?;
             Ok(mode)
         };
         let mode = match allowed.await {

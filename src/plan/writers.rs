@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::hash::canonical_text;
 use super::types::{PatternPlan, Plan};
 use crate::digest::Digest;
+use crate::legible::first_of;
 
 /// So many keys a message names.
 const NAMED_MAX: usize = 5;
@@ -72,12 +73,7 @@ impl Writers {
     pub fn differences(&self, other: &Self) -> String {
         let mut keys = Vec::new();
         differing("", &self.json, &other.json, &mut keys);
-        let more = keys.len().saturating_sub(NAMED_MAX);
-        let mut named: Vec<String> = keys.into_iter().take(NAMED_MAX).map(|key| format!("`{key}`")).collect();
-        if more > 0 {
-            named.push(format!("{more} more"));
-        }
-        named.join(", ")
+        first_of(keys.into_iter().map(|key| format!("`{key}`")), NAMED_MAX)
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::{DualWrite, Gateway};
+use crate::dual_write::one_plan;
 use crate::dual_write::session::{Session, close_others};
 use crate::error::{Error, ErrorKind, Result};
 use crate::event::Event;
@@ -69,7 +70,7 @@ impl Gateway {
     /// Whether it may go on under its plan.
     async fn check_plan(&self, mode: &Mode) -> Result<()> {
         let Some(session) = self.door.session() else { return Ok(()) };
-        self.control().check_writers(mode, session.writers()).await
+        one_plan::check(self.control(), mode, session.writers()).await
     }
 
     async fn saw(self: &Arc<Self>, mode: &Mode, timing: &TimingPlan, watch: &mut Watch) {

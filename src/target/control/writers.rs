@@ -4,10 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Control, row};
 use crate::digest::Digest;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::plan::Writers;
-use crate::protocol::phase::Authority;
-use crate::target::control::Mode;
 use crate::target::store::{Condition, Table, Write};
 use crate::value::Key;
 
@@ -18,25 +16,13 @@ struct WritersRow {
 }
 
 impl Control {
-    /// Refuses where the authority went to DynamoDB under a plan that says something else to its writers.
+    /// What was kept under this digest; none where nothing was, or nothing that can be read.
     ///
     /// # Errors
-    /// `Usage`, with what differs.
-    pub async fn check_writers(&self, mode: &Mode, writers: &Writers) -> Result<()> {
-        let Some(digest) = mode.writers.filter(|digest| *digest != writers.digest) else { return Ok(()) };
-        if mode.phase.authority() == Authority::Source {
-            return Ok(());
-        }
-        // The refusal stands where it can't be told in what they differ.
-        let kept = self.get_row(key(&digest)).await.ok().flatten().map(row::decode::<WritersRow>);
-        let other = kept.and_then(|row| Writers::from_text(&row.ok()?.plan));
-        let differs = other.map(|other| writers.differences(&other)).filter(|keys| !keys.is_empty());
-        let differs = differs.map_or_else(String::new, |keys| format!(": {keys}"));
-        Err(Error::new(ErrorKind::Usage, "write under this plan")
-            .message(format!(
-                "it is another one than that of the cutover, and two plans at once would make two truths{differs}"
-            ))
-            .hint("run it under the plan of the cutover; or go back under that one (`migrate cutover --rollback`), change the plan, and cut over again"))
+    /// What the store reports.
+    pub async fn writers(&self, digest: &Digest) -> Result<Option<Writers>> {
+        let row = self.get_row(key(digest)).await?.map(row::decode::<WritersRow>).transpose()?;
+        Ok(row.and_then(|row| Writers::from_text(&row.plan)))
     }
 }
 

@@ -16,6 +16,7 @@ use migrate::target::memory::{Fault, Operation};
 use migrate::{ErrorKind, Result};
 
 use super::gateway::{A, B, NAME, Stage, calm, over, put, putting, refused};
+use super::way_back::{LISTS, records};
 
 pub(super) const C: &str = r#"{"v": "C"}"#;
 
@@ -452,21 +453,8 @@ async fn after_the_way_back_blob_holds_everything_and_nothing_differs() {
 /// A large write holds from its pending anchor on: cut short anywhere, it is finished by whoever comes next.
 #[tokio::test]
 async fn a_large_write_that_is_cut_short_is_finished_later() {
-    let plan = super::harness::PLAN.to_owned()
-        + r#"
-[[entity]]
-name = "list"
-blobs = "l/{id}.json"
-[[entity.item]]
-each = "[*]"
-body = "none"
-PK = "L#{{ id }}"
-SK = "{{ record }}"
-"#;
-    let body = |n: u32| -> &'static str {
-        let records: Vec<String> = (n..n + 150).map(|record| format!("\"{record:04}\"")).collect();
-        Box::leak(format!("[{}]", records.join(",")).into_boxed_str())
-    };
+    let plan = super::harness::PLAN.to_owned() + LISTS;
+    let body = |n: u32| -> &'static str { Box::leak(records(n).into_boxed_str()) };
     for cut in 1..=5 {
         let stage = Stage::with(&plan);
         let gateway = stage.gateway("g").await;

@@ -22,7 +22,7 @@ use super::gateway::{A, B, NAME, Stage, calm, over, put, putting, refused};
 use super::reverse::{C, read};
 
 /// A plan with blobs of many items.
-const LISTS: &str = r#"
+pub(super) const LISTS: &str = r#"
 [[entity]]
 name = "list"
 blobs = "l/{id}.json"
@@ -57,7 +57,7 @@ impl Stage {
     }
 }
 
-fn records(from: u32) -> String {
+pub(super) fn records(from: u32) -> String {
     let records: Vec<String> = (from..from + 150).map(|record| format!("\"{record:04}\"")).collect();
     format!("[{}]", records.join(","))
 }
