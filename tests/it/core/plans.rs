@@ -9,6 +9,7 @@ use migrate::protocol::converge::Purpose;
 use migrate::protocol::phase::{Epoch, Phase};
 use migrate::target::Table;
 use migrate::target::control::{Mode, SessionKind, SessionRow, SessionState};
+use migrate::target::memory::Operation;
 use migrate::value::Key;
 use migrate::{ErrorKind, Result};
 
@@ -80,6 +81,27 @@ async fn no_step_is_taken_while_a_process_runs_under_another_plan() {
         let flip = cutover(&rig, &rig.plan, "ada").flip(Some(Phase::Cutover), false).await.unwrap();
         assert_eq!(flip.mode.writers, Some(Writers::of(&rig.plan).digest));
     }
+}
+
+/// Also one that comes between the first look at the sessions and the hold.
+#[tokio::test]
+async fn a_process_under_another_plan_that_comes_before_the_hold_cancels_it() {
+    let rig = ready().await;
+    drop(rig.target.pause(Operation::Transact)); // the evidence of table-ready
+    let mut before_hold = rig.target.pause(Operation::Transact);
+    let newcomer = async {
+        before_hold.arrived().await;
+        let session = open(&rig, "late", &another(&rig.plan)).await.unwrap();
+        before_hold.release();
+        session
+    };
+    let flipping = cutover(&rig, &rig.plan, "ada");
+    let (flipped, session) = futures::join!(flipping.flip(Some(Phase::Cutover), false), newcomer);
+    let error = flipped.unwrap_err();
+    assert!(error.to_string().contains("under another plan than this one: late (gateway)"), "{error}");
+    let seen = rig.control.mode().await.unwrap().unwrap();
+    assert_eq!((seen.phase, seen.hold, flips(&rig).await), (Phase::Canary, None, vec![]));
+    session.close().await.unwrap();
 }
 
 /// Once DynamoDB is the authority, only who runs under the plan of the cutover may write, and is told why.

@@ -143,7 +143,10 @@ async fn a_head_that_fails_makes_nothing_foreign() {
 /// Traces C2 and C9: whoever sleeps anywhere before it sends, and wakes when its session is over, sends nothing.
 #[tokio::test]
 async fn a_gateway_that_slept_past_its_lease_sends_nothing() {
-    let (stage, gateway) = Stage::flipped().await;
+    let (stage, _) = Stage::flipped().await;
+    // Its watch sleeps as well: nothing but the permit keeps it from sending.
+    let gateway = stage.closed_gateway();
+    gateway.open(stage.session("asleep").await).await.unwrap();
     let sent = stage.rig.faults.calls(Blob::Put);
     // Intent, write, then the note.
     stage.rig.target.spare(Operation::Transact, 2);
