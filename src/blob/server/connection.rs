@@ -32,8 +32,6 @@ const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// How long the rest of a handshake or of a first request's head may take once others need the room, or the server is to
 /// stop.
 const HEAD_GRACE: Duration = Duration::from_secs(1);
-/// How long a connection without a request keeps its place then: its client may have sent one at this moment.
-const FIRST_GRACE: Duration = Duration::from_millis(100);
 /// How long to wait when no connection can be taken, for want of file descriptors say.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -164,16 +162,9 @@ where
         answer(&site, request)
     });
     let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
-    let to_end = async {
-        tokio::select! { () = stop.cancelled() => {}, () = crowded => {} }
-        // A first request may be on its way.
-        if !asked.load(Ordering::Relaxed) {
-            site.clock.sleep(FIRST_GRACE).await;
-        }
-    };
     let served = tokio::select! {
         served = poll_fn(|context| poll(connection.as_mut(), context)) => served,
-        () = to_end => {
+        () = async { tokio::select! { () = stop.cancelled() => {}, () = crowded => {} } } => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 served = poll_fn(|context| poll(connection.as_mut(), context)) => served,
