@@ -335,25 +335,7 @@ async fn half_a_head_makes_room_for_others() {
     assert_eq!(code(&reply), "not_found");
 }
 
-/// A client whose first request is on its way when others need the room is answered.
-#[tokio::test]
-async fn a_first_request_that_is_on_its_way_is_answered_in_a_crowd() {
-    let emulator = emulator(|server| server.connections_max = 1).await;
-    let request = "GET /content/absent HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
-    let mut first = connect(&emulator).await;
-    let asking = async {
-        // The server has heard by then that there are more who would come in.
-        SystemClock::new().sleep(Duration::from_millis(30)).await;
-        first.write_all(request.as_bytes()).await.unwrap();
-        let mut reply = String::new();
-        first.read_to_string(&mut reply).await.unwrap();
-        reply
-    };
-    let (reply, next) = tokio::join!(asking, raw(&emulator, request));
-    assert_eq!((code(&reply), code(&next)), ("not_found".to_owned(), "not_found".to_owned()));
-}
-
-/// Nor is a client waited for that never says anything. By itself a handshake ends after ten seconds.
+/// The same where the client never says anything. By itself a handshake ends after ten seconds.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_a_handshake_makes_room_for_others() {
     let emulator = emulator(|server| server.connections_max = 20).await;
